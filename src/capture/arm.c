@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "capture/internal.h"
+
+/*
+ * Theory of operation. Protecting all of a large memory takes tens of
+ * milliseconds a GiB, so none of it may happen while the target is frozen:
+ *
+ *   arm     (running)  all extents that hold a page are protected; writes in
+ *                      the meantime cost a fault and are noted
+ *   settle  (running)  what was noted is protected again; each round is
+ *                      shorter than the one before, so less is noted
+ *   rearm   (frozen)   the same, once more, for the last few; and extents that
+ *                      had no page are looked at again, which is cheap since
+ *                      the kernel passes over empty page tables
+ *
+ * An extent without a page is not protected in anonymous memory: the kernel
+ * would have to fill a page table with markers, and the extent could then get
+ * no huge page. It holds nothing in the frozen instant either, or the last
+ * look finds what was put there.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "sys/pagemap.h"
+#include "sys/procfs.h"
+#include "sys/uffd.h"
+#include "sys/vmio.h"
+
+/* How much is protected with one call: the target's own page faults and
+ * mappings take turns with it. */
+#define PROTECT_STEP (32 * MIB)
+
+/* Rounds of settling: stop when little is left, or when it gets no less. */
+#define SETTLE_ROUNDS	8
+#define SETTLE_ENOUGH	256
+/* Protecting a page that is protected costs less than another call. */
+#define MERGE_GAP_PAGES 32
+
+static int protect_failed(struct capture *capture, struct range range, int r)
+{
+	return log_errno(r, "pid %d: cannot protect %#llx to %#llx: %m",
+			 capture->config.pid, (unsigned long long)range.start,
+			 (unsigned long long)range.end);
+}
+
+static int protect(struct capture *capture, struct range range)
+{
+	while (range.start < range.end) {
+		struct range step = { range.start,
+				      min_u64(range.end,
+					      range.start + PROTECT_STEP) };
+		int r = uffd_protect(capture->config.uffd, step);
+
+		if (r)
+			return protect_failed(capture, step, r);
+		range.start = step.end;
+	}
+	return 0;
+}
+
+static int register_region(struct capture *capture, struct region *region)
+{
+	struct range range = region->desc.range;
+	pid_t pid = capture->config.pid;
+	int r = uffd_register_wp(capture->config.uffd, range);
+
+	if (!r)
+		return 0;
+	if (r == -ESRCH || r == -ENOMEM)
+		return log_errno(r, "pid %d: cannot register memory: %m", pid);
+	if (r == -EBUSY)
+		log_error("pid %d: another userfaultfd is registered on the memory at %#llx: a postcopy, a background snapshot or another dump is under way; wait until it ends",
+			  pid, (unsigned long long)range.start);
+	else
+		log_errno(r, "pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous, memfd, tmpfs or hugetlbfs",
+			  pid, (unsigned long long)range.start);
+	return RESULT_UNSUPPORTED;
+}
+
+/* Marks as armed, and todo, every extent of `range` that holds a page. */
+static void choose_extents(struct region *region, struct range range)
+{
+	bool all = !region_is_sparse(region);
+
+	for (size_t i = region_extent(region, range.start);
+	     i <= region_extent(region, range.end - 1); i++) {
+		struct range extent = region_extent_range(region, i);
+		uint64_t first = region_page(region, extent.start);
+		uint64_t end = region_page(region, extent.end);
+		struct block block;
+
+		if (!all &&
+		    bitmap_find_set(&region->populated, first, end) == end)
+			continue;
+		if (region_is_hugetlb(region))
+			region->extents[i] |= EXTENT_HUGE;
+		region->extents[i] |= EXTENT_ARMED;
+		for (uint64_t at = extent.start; at < extent.end;
+		     at = block.range.end) {
+			block = region_block(region, at);
+			bitmap_test_and_set(&region->todo, block.number);
+		}
+	}
+}
+
+/* The first run of extents from *extent on that are armed, or are not; moves
+ * *extent behind it. False when there is none. */
+static bool next_extents(const struct region *region, size_t *extent,
+			 bool armed, struct range *run)
+{
+	size_t i = *extent, first;
+
+	while (i < region->n_extents &&
+	       !(region->extents[i] & EXTENT_ARMED) == armed)
+		i++;
+	first = i;
+	while (i < region->n_extents &&
+	       !(region->extents[i] & EXTENT_ARMED) != armed)
+		i++;
+	*extent = i;
+	if (first == i)
+		return false;
+	run->start = region_extent_range(region, first).start;
+	run->end = region_extent_range(region, i - 1).end;
+	return true;
+}
+
+/* Before markers (Linux 6.4) only pages that exist can be protected: reading
+ * one puts the shared zero page there. */
+static int fill_holes(struct capture *capture, struct region *region,
+		      struct range range)
+{
+	uint64_t end = region_page(region, range.end);
+	uint64_t page = region_page(region, range.start);
+	uint8_t byte;
+	int r;
+
+	if (capture->config.markers || region->desc.fd >= 0)
+		return 0;
+	for (; (page = bitmap_find_clear(&region->populated, page, end)) < end;
+	     page++) {
+		r = vm_read(capture->config.pid, region_addr(region, page),
+			    &byte, 1);
+		if (r)
+			return capture_copy_failed(capture, range, r);
+	}
+	return 0;
+}
+
+static int find_populated(struct capture *capture, struct region *region,
+			  struct range range, bool markers)
+{
+	int r = region_find_populated(region, capture->config.pagemap_fd, range,
+				      markers);
+
+	if (r)
+		return log_errno(r, "pid %d: reading /proc/%d/pagemap: %m",
+				 capture->config.pid, capture->config.pid);
+	return 0;
+}
+
+static int arm_region(struct capture *capture, struct region *region,
+		      bool markers)
+{
+	struct range range;
+	size_t extent = 0;
+	int r;
+
+	r = find_populated(capture, region, region->desc.range, false);
+	if (r)
+		return r;
+	choose_extents(region, region->desc.range);
+
+	while (next_extents(region, &extent, true, &range)) {
+		if (interrupt_pending())
+			return -EINTR;
+		r = fill_holes(capture, region, range);
+		if (!r)
+			r = protect(capture, range);
+		/* Pages that came between the first look and protection. */
+		if (!r)
+			r = find_populated(capture, region, range, markers);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int compare_regions(const void *a, const void *b, void *data)
+{
+	const struct region *regions = data;
+	uint64_t x = regions[*(const unsigned *)a].desc.range.start;
+	uint64_t y = regions[*(const unsigned *)b].desc.range.start;
+
+	return x < y ? -1 : x > y;
+}
+
+static int index_regions(struct capture *capture)
+{
+	unsigned n = capture->n_regions;
+
+	capture->by_address = calloc(n + 1, sizeof(*capture->by_address));
+	if (!capture->by_address)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		capture->by_address[i] = i;
+	qsort_r(capture->by_address, n, sizeof(*capture->by_address),
+		compare_regions, capture->regions);
+
+	for (unsigned i = 0; i + 1 < n; i++) {
+		unsigned a = capture->by_address[i];
+		unsigned b = capture->by_address[i + 1];
+
+		if (!range_overlaps(capture->regions[a].desc.range,
+				    capture->regions[b].desc.range))
+			continue;
+		log_error("pid %d: regions %u and %u overlap",
+			  capture->config.pid, a, b);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int capture_arm(struct capture *capture)
+{
+	uint64_t swap = 0;
+	int r = index_regions(capture);
+
+	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
+		capture->armed = true;
+		r = register_region(capture, &capture->regions[i]);
+	}
+	if (!r)
+		r = fault_thread_start(capture);
+	if (!r)
+		r = output_start(capture);
+
+	/* With swap, what looks like a marker may be a page. */
+	procfs_read_meminfo("SwapTotal", &swap);
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = arm_region(capture, &capture->regions[i], !swap);
+	return r ? capture_fail(capture, r) : 0;
+}
+
+/* Protects one run of noted pages, which are all in armed extents. */
+static int protect_noted(struct capture *capture, struct region *region,
+			 uint64_t first, uint64_t end)
+{
+	bitmap_set_range(&region->populated, first, end);
+	bitmap_clear_range(&region->noted, first, end);
+	return protect(capture, (struct range){ region_addr(region, first),
+						region_addr(region, end) });
+}
+
+/* Protects again what was noted; *n_pages counts them. */
+static int protect_all_noted(struct capture *capture, struct region *region,
+			     uint64_t *n_pages)
+{
+	uint64_t n = region_n_pages(region), first = 0, end;
+
+	while ((first = bitmap_find_set(&region->noted, first, n)) < n) {
+		size_t extent =
+			region_extent(region, region_addr(region, first));
+		struct range within = region_extent_range(region, extent);
+		uint64_t limit = region_page(region, within.end);
+		uint64_t next;
+		int r;
+
+		end = bitmap_find_clear(&region->noted, first, limit);
+		*n_pages += end - first;
+		if (!(region->extents[extent] & EXTENT_ARMED)) {
+			bitmap_clear_range(&region->noted, first, end);
+			first = end;
+			continue;
+		}
+		while ((next = bitmap_find_set(&region->noted, end, limit)) <
+			       limit &&
+		       next - end <= MERGE_GAP_PAGES) {
+			end = bitmap_find_clear(&region->noted, next, limit);
+			*n_pages += end - next;
+		}
+		r = protect_noted(capture, region, first, end);
+		if (r)
+			return r;
+		first = end;
+	}
+	return 0;
+}
+
+static int protect_noted_everywhere(struct capture *capture, uint64_t *n_pages)
+{
+	int r = 0;
+
+	*n_pages = 0;
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = protect_all_noted(capture, &capture->regions[i], n_pages);
+	capture->n_noted += *n_pages;
+	return r ? r : atomic_load(&capture->verdict);
+}
+
+int capture_settle(struct capture *capture)
+{
+	uint64_t before = UINT64_MAX, n;
+
+	for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
+		int r = protect_noted_everywhere(capture, &n);
+
+		if (!r && interrupt_pending())
+			r = -EINTR;
+		if (r)
+			return capture_fail(capture, r);
+		log_debug("pid %d: round %u of arming: %llu pages written",
+			  capture->config.pid, round, (unsigned long long)n);
+		if (n <= SETTLE_ENOUGH || n > before / 2)
+			break;
+		before = n;
+	}
+	return 0;
+}
+
+/* Arms what was put, since arming, into extents that had no page. */
+static int arm_new_extents(struct capture *capture, struct region *region)
+{
+	struct range empty, run;
+	size_t extent = 0, i;
+	int r;
+
+	if (!region_is_sparse(region))
+		return 0;
+	while (next_extents(region, &extent, false, &empty)) {
+		r = find_populated(capture, region, empty, false);
+		if (r)
+			return r;
+		choose_extents(region, empty);
+
+		i = region_extent(region, empty.start);
+		while (i < extent && next_extents(region, &i, true, &run)) {
+			run.end = min_u64(run.end, empty.end);
+			if (run.start >= empty.end)
+				break;
+			r = fill_holes(capture, region, run);
+			if (!r)
+				r = protect(capture, run);
+			if (r)
+				return r;
+		}
+	}
+	return 0;
+}
+
+int capture_rearm(struct capture *capture)
+{
+	enum capture_mode note = MODE_NOTE;
+	uint64_t n;
+	int r;
+
+	atomic_compare_exchange_strong(&capture->mode, &note, MODE_CAPTURE);
+	fault_thread_sync(capture);
+
+	r = protect_noted_everywhere(capture, &n);
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = arm_new_extents(capture, &capture->regions[i]);
+	if (r)
+		return capture_fail(capture, r);
+	capture->n_rearmed = n;
+	return 0;
+}

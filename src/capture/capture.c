@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "capture/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "sys/uffd.h"
+
+int capture_new(struct capture **out, const struct capture_config *config)
+{
+	_cleanup_close_ int uffd = config->uffd;
+	struct capture *capture = calloc(1, sizeof(*capture));
+	int r;
+
+	if (!capture)
+		return -ENOMEM;
+	capture->config = *config;
+	capture->faults.wake_fd = -1;
+	r = slab_pool_init(&capture->pool, config->buffer_bytes);
+	if (r) {
+		free(capture);
+		return log_errno(r, "pid %d: cannot allot %llu MiB of buffers: %m",
+				 config->pid,
+				 (unsigned long long)(config->buffer_bytes /
+						      MIB));
+	}
+	steal_fd(&uffd);
+	*out = capture;
+	return 0;
+}
+
+int capture_add_region(struct capture *capture, const struct region_desc *desc)
+{
+	struct region *regions;
+	int r;
+
+	regions = reallocarray(capture->regions, capture->n_regions + 1,
+			       sizeof(*regions));
+	if (!regions)
+		return -ENOMEM;
+	capture->regions = regions;
+	r = region_init(&regions[capture->n_regions], desc,
+			capture->config.granule_bytes);
+	if (!r)
+		capture->n_regions++;
+	return r;
+}
+
+struct region *capture_find_region(struct capture *capture, uint64_t addr)
+{
+	size_t low = 0, high = capture->n_regions;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		struct region *region =
+			&capture->regions[capture->by_address[mid]];
+
+		if (addr < region->desc.range.start)
+			high = mid;
+		else if (addr >= region->desc.range.end)
+			low = mid + 1;
+		else
+			return region;
+	}
+	return NULL;
+}
+
+int capture_fail(struct capture *capture, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&capture->verdict, &none, error);
+	atomic_store(&capture->mode, MODE_RELEASE);
+	slab_pool_fail(&capture->pool);
+	return atomic_load(&capture->verdict);
+}
+
+int capture_copy_failed(struct capture *capture, struct range range, int error)
+{
+	pid_t pid = capture->config.pid;
+
+	if (error == -ENOENT) {
+		log_error("pid %d: memory at %#llx went away before it was captured; the snapshot is discarded",
+			  pid, (unsigned long long)range.start);
+		return RESULT_INCONSISTENT;
+	}
+	if (error == -ESRCH)
+		return log_errno(error, "pid %d: the target died during the dump",
+				 pid);
+	return log_errno(error, "pid %d: cannot read memory at %#llx: %m", pid,
+			 (unsigned long long)range.start);
+}
+
+int capture_run(struct capture *capture)
+{
+	int r = scan_all(capture);
+
+	if (r)
+		return capture_fail(capture, r);
+	/* What the fault thread owns is captured once it answers. */
+	fault_thread_sync(capture);
+	r = atomic_load(&capture->verdict);
+	if (r)
+		return r;
+	atomic_store(&capture->mode, MODE_RELEASE);
+	return 0;
+}
+
+/* All protection goes; who waits in it runs on. The target may be dead. */
+static void disarm(struct capture *capture)
+{
+	if (!capture->armed)
+		return;
+	capture->armed = false;
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		uffd_unregister(capture->config.uffd,
+				capture->regions[i].desc.range);
+}
+
+int capture_drain(struct capture *capture)
+{
+	fault_thread_stop(capture);
+	disarm(capture);
+	close_fd(&capture->config.uffd);
+	slab_pool_close(&capture->pool);
+	output_join(capture);
+	return atomic_load(&capture->verdict);
+}
+
+void capture_get_stats(struct capture *capture, struct capture_stats *stats)
+{
+	*stats = (struct capture_stats){
+		.pages_fault = capture->faults.n_pages,
+		.pages_copied = capture->faults.n_pages + capture->n_scanned,
+		.noted_pages = capture->n_noted,
+		.rearmed_pages = capture->n_rearmed,
+		.peak_buffer_bytes = slab_pool_peak(&capture->pool),
+		.faults = capture->faults.latency,
+	};
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		stats->pages_total += region_n_pages(&capture->regions[i]);
+}
+
+struct capture *capture_free(struct capture *capture)
+{
+	if (!capture)
+		return NULL;
+
+	/* First let the target go, then tidy up. */
+	atomic_store(&capture->mode, MODE_RELEASE);
+	slab_pool_fail(&capture->pool);
+	fault_thread_stop(capture);
+	disarm(capture);
+	close_fd(&capture->config.uffd);
+
+	output_join(capture);
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		region_deinit(&capture->regions[i]);
+	free(capture->regions);
+	free(capture->by_address);
+	slab_pool_deinit(&capture->pool);
+	free(capture);
+	return NULL;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * The capture engine: a target's memory as it was at one instant, taken while
+ * the target runs on.
+ *
+ *   capture_new, capture_add_region…
+ *   capture_arm        target running: everything is write-protected; a write
+ *                      only unprotects its page and notes it
+ *   capture_settle     target running: noted pages are protected again, until
+ *                      few are left
+ *   capture_rearm      target FROZEN: the last noted pages; from here on
+ *                      a write captures what it is about to change
+ *   capture_run        target running again: until every page is captured
+ *   capture_drain      until the sink has everything
+ *   capture_free       at any point: protection is gone and everyone who
+ *                      waited runs, whatever happened before
+ *
+ * Threads: the caller's, which also scans; a fault thread from arm to free,
+ * which only reads events, copies, unprotects; an output thread, the only one
+ * that waits for the sink. Functions are called from one thread.
+ *
+ * Errors are logged with the target's pid. RESULT_INCONSISTENT: pages were
+ * gone before they could be captured. RESULT_UNSUPPORTED: memory that cannot
+ * be protected. -ESRCH: the target died. -EINTR: interrupt_pending().
+ */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "base/histogram.h"
+#include "capture/region.h"
+
+/*
+ * Where captured pages go: called from one thread, each page of each region at
+ * most once, in any order; pages that are never given are zero. What it
+ * returns, if not 0, fails the capture; it logs.
+ */
+struct capture_sink {
+	int (*put)(void *opaque, unsigned region, uint64_t first_page,
+		   uint64_t n_pages, const void *data);
+	void *opaque;
+};
+
+struct capture_config {
+	pid_t pid;
+	int pidfd;	/* the caller's */
+	int uffd;	/* initialised; taken */
+	int pagemap_fd; /* the caller's */
+	bool markers; /* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
+	uint64_t buffer_bytes;
+	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
+	struct capture_sink sink;
+};
+
+struct capture_stats {
+	uint64_t pages_total;
+	uint64_t pages_copied; /* given to the sink, zeros too */
+	uint64_t pages_fault;  /* of these, by the fault thread */
+	uint64_t noted_pages;
+	uint64_t rearmed_pages;
+	uint64_t peak_buffer_bytes;
+	struct histogram faults; /* from reading an event to its release */
+};
+
+struct capture;
+
+/* Takes config->uffd in any case. */
+int capture_new(struct capture **out, const struct capture_config *config);
+struct capture *capture_free(struct capture *capture);
+
+static inline void capture_freep(struct capture **capture)
+{
+	*capture = capture_free(*capture);
+}
+
+#define _cleanup_capture_ _cleanup_(capture_freep)
+
+/* Regions are numbered in the order of these calls. */
+int capture_add_region(struct capture *capture, const struct region_desc *desc);
+
+int capture_arm(struct capture *capture);
+int capture_settle(struct capture *capture);
+int capture_rearm(struct capture *capture);
+int capture_run(struct capture *capture);
+int capture_drain(struct capture *capture);
+
+/* Valid once capture_drain() has returned 0. */
+void capture_get_stats(struct capture *capture, struct capture_stats *stats);

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * What the files of capture/ share. Who writes what:
+ *
+ *   regions[].desc, granule, n_extents   before arming only
+ *   regions[].extents, populated         the caller's thread (arm, rearm)
+ *   regions[].noted                      fault thread sets, caller clears
+ *   regions[].todo, done                 anyone, atomically
+ *   mode                                 the caller
+ *   verdict                              anyone; the first failure stays
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "capture/capture.h"
+
+enum capture_mode {
+	/* Armed, not yet frozen: a fault unprotects and notes. */
+	MODE_NOTE,
+	/* From the freeze on: a fault captures. */
+	MODE_CAPTURE,
+	/* Given up, or all is captured: a fault unprotects. */
+	MODE_RELEASE,
+};
+
+struct fault_thread {
+	pthread_t thread;
+	bool running;
+	int wake_fd; /* eventfd: look at the requests below */
+	pthread_mutex_t lock;
+	pthread_cond_t answered;
+	uint64_t n_asked, n_answered;
+	bool stop;
+
+	struct slab *slab; /* being filled */
+	struct histogram latency;
+	uint64_t n_pages;
+};
+
+struct capture {
+	struct capture_config config;
+	struct region *regions; /* by number */
+	unsigned n_regions;
+	unsigned *by_address; /* region numbers, ascending by address */
+	struct slab_pool pool;
+	_Atomic enum capture_mode mode;
+	_Atomic int verdict;
+	bool armed; /* something may be registered */
+
+	struct fault_thread faults;
+	pthread_t output;
+	bool output_running;
+
+	uint64_t n_noted, n_rearmed;
+	uint64_t n_scanned; /* pages */
+};
+
+/* The region that holds `addr`, or NULL. */
+struct region *capture_find_region(struct capture *capture, uint64_t addr);
+
+static inline unsigned region_number(const struct capture *capture,
+				     const struct region *region)
+{
+	return (unsigned)(region - capture->regions);
+}
+
+/* Records the first failure and ends all waiting. Returns the verdict. */
+int capture_fail(struct capture *capture, int error);
+
+/* Logs why a copy of `range` failed, and returns the code to fail with. */
+int capture_copy_failed(struct capture *capture, struct range range, int error);
+
+/* Tries to become the owner of a block. */
+static inline bool region_claim(struct region *region, uint64_t block)
+{
+	return bitmap_test_and_clear(&region->todo, block);
+}
+
+/* fault.c */
+int fault_thread_start(struct capture *capture);
+/*
+ * Returns once all events read before have been dealt with, by the mode in
+ * force then, and what they captured is queued.
+ */
+void fault_thread_sync(struct capture *capture);
+void fault_thread_stop(struct capture *capture);
+
+/* scan.c: captures every block that is left. */
+int scan_all(struct capture *capture);
+
+/* output.c */
+int output_start(struct capture *capture);
+void output_join(struct capture *capture);

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * A region of the target while it is captured: what exists in it, what is
+ * protected, and who captures what.
+ *
+ * Three units. A *page* is 4 KiB; `populated` and `noted` count in pages from
+ * the region's start. An *extent* is 2 MiB of aligned address space, what one
+ * page-table directory entry covers: huge or not, armed or not. A *block* is
+ * what one capture takes: a whole huge extent, or else a granule, so that a
+ * huge page is never unprotected in part, which would split it. Blocks are
+ * numbered by their first granule; since the division never changes after
+ * arming, one bit says who owns all of a block.
+ *
+ * A block is in one of these states, once capture has begun:
+ *   todo            protected, not captured
+ *   neither         owned by the thread that cleared `todo`; being copied
+ *   done            copied, and unprotected after that
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/bitmap.h"
+#include "base/util.h"
+#include "capture/slab.h"
+
+enum extent_flags {
+	EXTENT_ARMED = 1,
+	EXTENT_HUGE = 2,
+};
+
+/* What the caller knows of a region. */
+struct region_desc {
+	struct range range; /* page-aligned, in the target */
+	uint64_t page_size; /* of the mapping: 4 KiB, or hugetlb's 2 MiB */
+	/*
+	 * The file behind it, `fd_offset` bytes into which is range.start; -1
+	 * for anonymous memory. Owned by the caller.
+	 */
+	int fd;
+	uint64_t fd_offset;
+	bool shared; /* mapped shared: the file is the memory */
+};
+
+struct region {
+	struct region_desc desc;
+	uint64_t base;	   /* range.start, rounded down to an extent */
+	unsigned granule;  /* pages; a power of two, at most PMD_PAGES */
+	size_t n_extents;
+	uint8_t *extents; /* enum extent_flags each */
+	struct bitmap populated;
+	struct bitmap noted;
+	struct bitmap todo; /* by block number */
+	struct bitmap done;
+};
+
+struct block {
+	uint64_t number;
+	struct range range; /* of addresses, within the region */
+};
+
+/* `granule_bytes`: a power of two from 4 KiB to 2 MiB. */
+int region_init(struct region *region, const struct region_desc *desc,
+		uint64_t granule_bytes);
+void region_deinit(struct region *region);
+
+static inline uint64_t region_n_pages(const struct region *region)
+{
+	return range_len(region->desc.range) / PAGE_SIZE;
+}
+
+static inline uint64_t region_page(const struct region *region, uint64_t addr)
+{
+	return (addr - region->desc.range.start) / PAGE_SIZE;
+}
+
+static inline uint64_t region_addr(const struct region *region, uint64_t page)
+{
+	return region->desc.range.start + page * PAGE_SIZE;
+}
+
+static inline size_t region_extent(const struct region *region, uint64_t addr)
+{
+	return (size_t)((addr - region->base) / PMD_SIZE);
+}
+
+/* The part of an extent that is in the region. */
+struct range region_extent_range(const struct region *region, size_t extent);
+
+/* The block that holds `addr`. */
+struct block region_block(const struct region *region, uint64_t addr);
+
+/*
+ * Whether extents without a page stay unprotected: they are looked at again in
+ * the freeze, and so keep their empty page-table entry, and with it the chance
+ * of a huge page later. Files' pages may exist without being mapped.
+ */
+static inline bool region_is_sparse(const struct region *region)
+{
+	return region->desc.fd < 0 && region->desc.page_size == PAGE_SIZE;
+}
+
+/* Whether each extent is one block whatever the page tables say. */
+static inline bool region_is_hugetlb(const struct region *region)
+{
+	return region->desc.page_size == PMD_SIZE;
+}
+
+/*
+ * Marks as populated what the page tables and the file hold now, within
+ * `range`. Behind an armed range a page that shows as swapped may be a mere
+ * marker of its protection: with `markers` it is not taken for a page.
+ * Files that can't tell their holes count as populated throughout.
+ */
+int region_find_populated(struct region *region, int pagemap_fd,
+			  struct range range, bool markers);
+
+/*
+ * Copies the populated pages of `range` to the end of `slab`, which must have
+ * room, a segment for each run of them. 0; -ENOENT when pages are gone; -ESRCH
+ * when the target is; -errno.
+ */
+int region_copy(const struct region *region, unsigned number, pid_t pid,
+		struct range range, struct slab *slab);

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "capture/internal.h"
+
+#include <errno.h>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "sys/pidfd.h"
+#include "sys/uffd.h"
+
+/* How often the scanner looks whether the target is still there. */
+#define ALIVE_EVERY_EXTENTS 64
+
+/* Captures `range`, whose blocks are owned by the caller. */
+static int capture_range(struct capture *capture, struct region *region,
+			 struct range range, struct slab *slab)
+{
+	size_t used = slab->used;
+	int r, released;
+
+	r = region_copy(region, region_number(capture, region),
+			capture->config.pid, range, slab);
+	if (r)
+		r = capture_copy_failed(capture, range, r);
+	capture->n_scanned += (slab->used - used) / PAGE_SIZE;
+
+	released = uffd_unprotect(capture->config.uffd, range);
+	if (!r && released && released != -ESRCH && released != -ENOENT)
+		r = log_errno(released, "pid %d: cannot unprotect %#llx: %m",
+			      capture->config.pid,
+			      (unsigned long long)range.start);
+	return r;
+}
+
+/* Captures what is left of an extent, in runs of blocks as long as can be. */
+static int scan_extent(struct capture *capture, struct region *region,
+		       struct range extent, struct slab *slab)
+{
+	struct block block, first;
+	uint64_t at = extent.start;
+	int r = 0;
+
+	while (!r && at < extent.end) {
+		first = region_block(region, at);
+		at = first.range.end;
+		if (!region_claim(region, first.number))
+			continue;
+		while (at < extent.end) {
+			block = region_block(region, at);
+			if (!region_claim(region, block.number))
+				break;
+			at = block.range.end;
+		}
+
+		r = capture_range(capture, region,
+				  (struct range){ first.range.start, at },
+				  slab);
+		for (uint64_t done = first.range.start; done < at;
+		     done = block.range.end) {
+			block = region_block(region, done);
+			bitmap_test_and_set(&region->done, block.number);
+		}
+	}
+	return r;
+}
+
+static int check_all_is_well(struct capture *capture, size_t extent)
+{
+	int verdict = atomic_load(&capture->verdict);
+
+	if (verdict)
+		return verdict;
+	if (interrupt_pending())
+		return -EINTR;
+	if (extent % ALIVE_EVERY_EXTENTS == 0 &&
+	    !pidfd_is_alive(capture->config.pidfd))
+		return log_errno(-ESRCH,
+				 "pid %d: the target died during the dump",
+				 capture->config.pid);
+	return 0;
+}
+
+static int scan_region(struct capture *capture, struct region *region,
+		       struct slab **slab)
+{
+	for (size_t i = 0; i < region->n_extents; i++) {
+		struct range extent = region_extent_range(region, i);
+		uint64_t n;
+		int r = check_all_is_well(capture, i);
+
+		if (r)
+			return r;
+		n = bitmap_count(&region->populated,
+				 region_page(region, extent.start),
+				 region_page(region, extent.end));
+		/* What is empty and protected is left to the end. */
+		if (!n)
+			continue;
+
+		/* Nothing is claimed while waiting for a buffer. */
+		if (*slab && slab_room(*slab) < n) {
+			slab_queue(&capture->pool, *slab);
+			*slab = NULL;
+		}
+		if (!*slab)
+			*slab = slab_get(&capture->pool, false);
+		if (!*slab)
+			return -ECANCELED;
+
+		r = scan_extent(capture, region, extent, *slab);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int scan_all(struct capture *capture)
+{
+	struct slab *slab = NULL;
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = scan_region(capture, &capture->regions[i], &slab);
+	if (slab)
+		slab_queue(&capture->pool, slab);
+	return r ? r : check_all_is_well(capture, 0);
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "capture/slab.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define SLABS_MIN 8
+
+/* The fault thread's share: enough for a burst, while the scanner, which can
+ * only use what is left, still keeps the disk busy. */
+#define RESERVED_SHARE 4
+
+int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
+{
+	size_t n = (size_t)max_u64(bytes / SLAB_SIZE, SLABS_MIN);
+	uint8_t *memory;
+
+	*pool = (struct slab_pool){};
+	memory = mmap(NULL, (n + 1) * SLAB_SIZE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	pool->slabs = calloc(n, sizeof(*pool->slabs));
+	if (!pool->slabs) {
+		munmap(memory, (n + 1) * SLAB_SIZE);
+		return -ENOMEM;
+	}
+	madvise(memory, (n + 1) * SLAB_SIZE, MADV_HUGEPAGE);
+
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->changed, NULL);
+	pool->memory = memory;
+	pool->n_slabs = n;
+	pool->n_reserved = n / RESERVED_SHARE;
+	for (size_t i = n; i-- > 0;) {
+		struct slab *slab = &pool->slabs[i];
+
+		slab->data = (uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE) +
+			     i * SLAB_SIZE;
+		slab->next = pool->free;
+		pool->free = slab;
+	}
+	pool->n_free = pool->min_free = n;
+	return 0;
+}
+
+void slab_pool_deinit(struct slab_pool *pool)
+{
+	if (!pool->memory)
+		return;
+	munmap(pool->memory, (pool->n_slabs + 1) * SLAB_SIZE);
+	free(pool->slabs);
+	pthread_cond_destroy(&pool->changed);
+	pthread_mutex_destroy(&pool->lock);
+	*pool = (struct slab_pool){};
+}
+
+struct slab *slab_get(struct slab_pool *pool, bool reserved)
+{
+	size_t keep = reserved ? 0 : pool->n_reserved;
+	struct slab *slab = NULL;
+
+	pthread_mutex_lock(&pool->lock);
+	while (!pool->failed && pool->n_free <= keep)
+		pthread_cond_wait(&pool->changed, &pool->lock);
+	if (!pool->failed) {
+		slab = pool->free;
+		pool->free = slab->next;
+		pool->n_free--;
+		if (pool->n_free < pool->min_free)
+			pool->min_free = pool->n_free;
+	}
+	pthread_mutex_unlock(&pool->lock);
+
+	if (slab) {
+		slab->used = 0;
+		slab->n_segments = 0;
+	}
+	return slab;
+}
+
+void slab_put(struct slab_pool *pool, struct slab *slab)
+{
+	pthread_mutex_lock(&pool->lock);
+	slab->next = pool->free;
+	pool->free = slab;
+	pool->n_free++;
+	pthread_cond_broadcast(&pool->changed);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void slab_queue(struct slab_pool *pool, struct slab *slab)
+{
+	if (!slab->used) {
+		slab_put(pool, slab);
+		return;
+	}
+	pthread_mutex_lock(&pool->lock);
+	slab->next = NULL;
+	if (pool->tail)
+		pool->tail->next = slab;
+	else
+		pool->head = slab;
+	pool->tail = slab;
+	pthread_cond_broadcast(&pool->changed);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+struct slab *slab_next(struct slab_pool *pool)
+{
+	struct slab *slab = NULL;
+
+	pthread_mutex_lock(&pool->lock);
+	while (!pool->failed && !pool->head && !pool->closed)
+		pthread_cond_wait(&pool->changed, &pool->lock);
+	if (!pool->failed && pool->head) {
+		slab = pool->head;
+		pool->head = slab->next;
+		if (!pool->head)
+			pool->tail = NULL;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return slab;
+}
+
+void slab_pool_close(struct slab_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->closed = true;
+	pthread_cond_broadcast(&pool->changed);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void slab_pool_fail(struct slab_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	pool->failed = true;
+	pthread_cond_broadcast(&pool->changed);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+uint64_t slab_pool_peak(struct slab_pool *pool)
+{
+	uint64_t peak;
+
+	pthread_mutex_lock(&pool->lock);
+	peak = (pool->n_slabs - pool->min_free) * SLAB_SIZE;
+	pthread_mutex_unlock(&pool->lock);
+	return peak;
+}

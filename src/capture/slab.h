@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * Buffers between capture and output. All memory that captured pages may take
+ * is allotted at start, as slabs of one huge page each. A slab is owned by who
+ * took it from the pool until it is queued, then by the output thread until it
+ * is put back.
+ *
+ *   free --slab_pool_get()--> filled --slab_queue()--> queued
+ *     ^                                                  |
+ *     +------------slab_put()------ written <--slab_next()+
+ *
+ * The scanner leaves the last slabs to the fault thread, so that the target is
+ * not made to wait for the disk before all memory is used up. Any thread may
+ * call any function.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/util.h"
+
+#define SLAB_SIZE     PMD_SIZE
+#define SLAB_SEGMENTS PMD_PAGES
+
+/* A run of captured pages within a slab's data. */
+struct segment {
+	unsigned region;
+	uint64_t first; /* page of the region */
+	uint64_t n;	/* pages */
+};
+
+struct slab {
+	struct slab *next;
+	uint8_t *data; /* SLAB_SIZE bytes; segments follow one another */
+	size_t used;
+	size_t n_segments;
+	struct segment segments[SLAB_SEGMENTS];
+};
+
+struct slab_pool {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	uint8_t *memory;
+	struct slab *slabs;
+	size_t n_slabs;
+	size_t n_reserved; /* for the fault thread alone */
+	struct slab *free; /* last in, first out: the warmest first */
+	size_t n_free;
+	size_t min_free;
+	struct slab *head, *tail; /* queued */
+	bool closed;		  /* no more will be queued */
+	bool failed;		  /* nobody waits any more */
+};
+
+/* `bytes` is rounded down to whole slabs, of which there are at least 8. */
+int slab_pool_init(struct slab_pool *pool, uint64_t bytes);
+void slab_pool_deinit(struct slab_pool *pool);
+
+/*
+ * An empty slab, waiting for one; NULL once the pool has failed. `reserved`
+ * lets the caller have the last ones.
+ */
+struct slab *slab_get(struct slab_pool *pool, bool reserved);
+void slab_put(struct slab_pool *pool, struct slab *slab);
+
+/* Queues a slab for output. An empty one goes straight back. */
+void slab_queue(struct slab_pool *pool, struct slab *slab);
+
+/* The next slab to write; waits; NULL when closed and empty, or failed. */
+struct slab *slab_next(struct slab_pool *pool);
+
+/* Says that no more slabs will be queued. */
+void slab_pool_close(struct slab_pool *pool);
+
+/* Ends all waiting: something has gone wrong and the snapshot is given up. */
+void slab_pool_fail(struct slab_pool *pool);
+
+/* The most memory that was in use at once, in bytes. */
+uint64_t slab_pool_peak(struct slab_pool *pool);
+
+/* Room left, in pages. */
+static inline uint64_t slab_room(const struct slab *slab)
+{
+	return (SLAB_SIZE - slab->used) / PAGE_SIZE;
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cmd/cmd.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "flow/check.h"
+
+enum {
+	OPT_PID = OPT_FIRST,
+	OPT_QMP,
+};
+
+static const struct option long_options[] = {
+	{ "pid", required_argument, NULL, OPT_PID },
+	{ "qmp", required_argument, NULL, OPT_QMP },
+	COMMON_LONG_OPTIONS,
+	{},
+};
+
+static const char *const state_names[] = {
+	[PROBE_YES] = "yes",
+	[PROBE_NO] = "no",
+	[PROBE_REQUIRED] = "MISSING",
+};
+
+static const char *backing_of(const struct ram *ram, size_t block,
+			      const char **file)
+{
+	for (size_t i = 0; i < ram->n_regions; i++) {
+		const struct ram_region *region = &ram->regions[i];
+
+		if (region->block != block)
+			continue;
+		*file = region->file;
+		return region->backing == IMAGE_BACKING_ANON   ? "anonymous" :
+		       region->backing == IMAGE_BACKING_SHARED ? "shared" :
+								 "private file";
+	}
+	return "not migrated";
+}
+
+static void print_vm(const struct check_report *report)
+{
+	const struct ram *ram = &report->ram;
+	char size[32];
+
+	printf("\ntarget\n  program    %s\n  QEMU       %s\n  machine    %s\n  state      %s\n",
+	       report->program ? report->program : "?", report->qemu_version,
+	       report->machine ? report->machine : "?", report->vm.state);
+	printf("  RAM blocks\n");
+	for (size_t i = 0; i < ram->blocks.n_blocks; i++) {
+		const struct ram_block *block = &ram->blocks.blocks[i];
+		const char *file = NULL, *backing = backing_of(ram, i, &file);
+
+		printf("    %-32s %10s, %s%s%s, %" PRIu64 " KiB pages\n",
+		       block->name, format_size(size, block->used_length),
+		       backing, file ? " " : "", file ? file : "",
+		       block->page_size / 1024);
+	}
+	for (size_t i = 0; i < report->obstacles.n_items; i++)
+		printf("  obstacle   %s\n", report->obstacles.items[i]);
+}
+
+static void print_as_text(const struct check_report *report, int result)
+{
+	printf("kernel\n");
+	for (size_t i = 0; i < report->n_kernel; i++)
+		printf("  %-42s %-8s %s\n", report->kernel[i].name,
+		       state_names[report->kernel[i].state],
+		       report->kernel[i].use);
+	printf("\ncapabilities\n");
+	for (size_t i = 0; i < CHECK_CAPABILITIES; i++) {
+		const struct check_capability *cap = &report->capabilities[i];
+
+		printf("  %-42s %-8s %s\n", cap->name,
+		       cap->have     ? "yes" :
+		       cap->required ? "MISSING" :
+				       "no",
+		       cap->use);
+	}
+	if (report->is_qemu)
+		print_vm(report);
+	if (!result)
+		printf("\n%s can be dumped\n",
+		       report->is_qemu ? "this target" : "targets on this host");
+}
+
+static json_t *blocks_to_json(const struct check_report *report)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < report->ram.blocks.n_blocks; i++) {
+		const struct ram_block *block = &report->ram.blocks.blocks[i];
+		const char *file = NULL;
+		const char *backing = backing_of(&report->ram, i, &file);
+
+		json_array_append_new(
+			list,
+			json_pack("{s:s, s:I, s:I, s:I, s:s, s:s*}", "name",
+				  block->name, "used_length",
+				  (json_int_t)block->used_length, "page_size",
+				  (json_int_t)block->page_size, "address",
+				  (json_int_t)block->host, "backing", backing,
+				  "file", file));
+	}
+	return list;
+}
+
+static json_t *report_to_json(const struct check_report *report, int result)
+{
+	json_t *object = json_object(), *kernel = json_object();
+	json_t *caps = json_object(), *obstacles = json_array();
+
+	for (size_t i = 0; i < report->n_kernel; i++)
+		json_object_set_new(
+			kernel, report->kernel[i].name,
+			json_boolean(report->kernel[i].state == PROBE_YES));
+	for (size_t i = 0; i < CHECK_CAPABILITIES; i++)
+		json_object_set_new(caps, report->capabilities[i].name,
+				    json_boolean(report->capabilities[i].have));
+	for (size_t i = 0; i < report->obstacles.n_items; i++)
+		json_array_append_new(obstacles,
+				      json_string(report->obstacles.items[i]));
+
+	json_object_set_new(object, "ok", json_boolean(!result));
+	json_object_set_new(object, "kernel", kernel);
+	json_object_set_new(object, "capabilities", caps);
+	json_object_set_new(object, "obstacles", obstacles);
+	if (!report->is_qemu)
+		return object;
+	json_object_set_new(object, "kind", json_string("qemu"));
+	json_object_set_new(object, "qemu_version",
+			    json_string(report->qemu_version));
+	json_object_set_new(object, "machine",
+			    report->machine ? json_string(report->machine) :
+					      json_null());
+	json_object_set_new(object, "state", json_string(report->vm.state));
+	json_object_set_new(object, "ram_blocks", blocks_to_json(report));
+	return object;
+}
+
+static void log_obstacle(const struct check_report *report, pid_t pid)
+{
+	if (!report->host_ok)
+		log_error("this host cannot be dumped on: what is marked MISSING is needed");
+	else if (report->obstacles.n_items)
+		log_error("pid %d: %s", pid, report->obstacles.items[0]);
+}
+
+static int run(int argc, char **argv)
+{
+	struct check_report report;
+	struct common_options common = {};
+	const char *qmp = NULL;
+	pid_t pid = 0;
+	int option, printed = 0, r = 0;
+
+	while (!r && (option = getopt_long(argc, argv, ":", long_options,
+					   NULL)) != -1) {
+		switch (option) {
+		case OPT_PID:
+			r = parse_pid(optarg, &pid);
+			break;
+		case OPT_QMP:
+			qmp = optarg;
+			break;
+		default:
+			r = common_option(&common, option, &cmd_check, argv);
+		}
+	}
+	if (!r)
+		r = require_arguments(&cmd_check, argc, 0, "");
+	if (r)
+		return r;
+
+	r = flow_check(pid, qmp, &report);
+	if (common.json)
+		printed = print_json(report_to_json(&report, r));
+	else if (!common.quiet)
+		print_as_text(&report, r);
+	fflush(stdout);
+	if (r == RESULT_UNSUPPORTED)
+		log_obstacle(&report, pid);
+	check_report_deinit(&report);
+	return r ? r : printed;
+}
+
+const struct verb cmd_check = {
+	.name = "check",
+	.summary = "tell whether this host, or a process, can be dumped",
+	.usage =
+		"usage: snapuffd check [--pid N] [options]\n"
+		"\n"
+		"Asks the kernel for what a dump needs and, with --pid, looks at the target:\n"
+		"is it a QEMU, which, where is its monitor, how is its RAM backed, and what\n"
+		"would stop a dump. Changes nothing. Exit code 3: no dump is possible.\n"
+		"\n"
+		"  --pid N          a process to look at\n"
+		"  --qmp PATH       its QMP socket, instead of searching for it\n" COMMON_USAGE
+		"\n"
+		"example: snapuffd check --pid $(pidof qemu-system-x86_64)\n",
+	.run = run,
+};

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cmd/cmd.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "flow/convert.h"
+#include "image/reader.h"
+
+enum {
+	OPT_TO = OPT_FIRST,
+	OPT_OUT,
+};
+
+static const struct option long_options[] = {
+	{ "to", required_argument, NULL, OPT_TO },
+	{ "out", required_argument, NULL, OPT_OUT },
+	COMMON_LONG_OPTIONS,
+	{},
+};
+
+static int parse_format(const char *text, enum convert_format *format)
+{
+	if (!strcmp(text, "qemu")) {
+		*format = CONVERT_QEMU;
+	} else if (!strcmp(text, "raw")) {
+		*format = CONVERT_RAW;
+	} else {
+		log_error("convert: --to %s: is no format; there are qemu and raw",
+			  text);
+		return RESULT_USAGE;
+	}
+	return 0;
+}
+
+static int run(int argc, char **argv)
+{
+	_cleanup_image_ struct image *image = NULL;
+	struct common_options common = {};
+	enum convert_format format = CONVERT_QEMU;
+	const char *to = NULL, *out = NULL;
+	int option, r = 0;
+
+	while (!r && (option = getopt_long(argc, argv, ":", long_options,
+					   NULL)) != -1) {
+		switch (option) {
+		case OPT_TO:
+			to = optarg;
+			r = parse_format(to, &format);
+			break;
+		case OPT_OUT:
+			out = optarg;
+			break;
+		default:
+			r = common_option(&common, option, &cmd_convert, argv);
+		}
+	}
+	if (!r)
+		r = require_arguments(&cmd_convert, argc, 1,
+				      "the image directory is missing");
+	if (r)
+		return r;
+	if (!to || !out || !*out) {
+		log_error("convert: --to and --out are needed; see snapuffd convert --help");
+		return RESULT_USAGE;
+	}
+	if (common.json && !strcmp(out, "-")) {
+		log_error("convert: --json and --out - both want stdout");
+		return RESULT_USAGE;
+	}
+
+	r = image_open(&image, argv[optind]);
+	if (!r)
+		r = flow_convert(image, format, out);
+	if (r)
+		return r;
+	if (common.json)
+		return print_json(
+			json_pack("{s:s, s:s}", "format", to, "out", out));
+	return 0;
+}
+
+const struct verb cmd_convert = {
+	.name = "convert",
+	.summary = "turn an image into what QEMU or other tools load",
+	.usage =
+		"usage: snapuffd convert DIR --to FORMAT --out F [options]\n"
+		"\n"
+		"  --to qemu        a migration stream: qemu-system-x86_64 … -incoming 'exec:cat F'\n"
+		"  --to raw         a directory with one sparse file of plain memory a region\n"
+		"  --out F          what to write; must not exist; '-' streams (qemu)\n" COMMON_USAGE
+		"\n"
+		"example: snapuffd convert /var/backups/vm1 --to qemu --out vm1.mig\n",
+	.run = run,
+};

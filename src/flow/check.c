@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/check.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/result.h"
+#include "flow/connect.h"
+#include "sys/caps.h"
+#include "target/target.h"
+
+static void check_host(struct check_report *report)
+{
+	static const struct {
+		cap_value_t cap;
+		struct check_capability text;
+	} wanted[CHECK_CAPABILITIES] = {
+		{ CAP_SYS_PTRACE,
+		  { .name = "CAP_SYS_PTRACE",
+		    .required = true,
+		    .use = "read and trace the target" } },
+		{ CAP_SYS_ADMIN,
+		  { .name = "CAP_SYS_ADMIN",
+		    .use = "suspend a target's seccomp filter" } },
+		{ CAP_CHECKPOINT_RESTORE,
+		  { .name = "CAP_CHECKPOINT_RESTORE",
+		    .use = "open mapped files that the target has closed" } },
+		{ CAP_SYS_NICE,
+		  { .name = "CAP_SYS_NICE",
+		    .use = "serve write faults before all else" } },
+	};
+
+	report->host_ok = true;
+	report->n_kernel = probe_kernel(report->kernel);
+	for (size_t i = 0; i < report->n_kernel; i++)
+		if (report->kernel[i].state == PROBE_REQUIRED)
+			report->host_ok = false;
+	for (size_t i = 0; i < CHECK_CAPABILITIES; i++) {
+		report->capabilities[i] = wanted[i].text;
+		report->capabilities[i].have = caps_have(wanted[i].cap);
+		if (wanted[i].text.required && !report->capabilities[i].have)
+			report->host_ok = false;
+	}
+}
+
+static int check_vm(struct check_report *report, const struct target *target,
+		    struct qmp *qmp)
+{
+	const struct qmp_version *version = qmp_get_version(qmp);
+	int r;
+
+	if (asprintf(&report->qemu_version, "%d.%d.%d", version->major,
+		     version->minor, version->micro) < 0)
+		return -ENOMEM;
+	r = vm_query_status(qmp, &report->vm);
+	if (!r)
+		r = vm_query_machine(qmp, &report->machine);
+	if (!r)
+		r = ram_init(&report->ram, target, qmp);
+	if (!r)
+		r = vm_list_blockers(qmp, &report->obstacles);
+	if (!r)
+		r = vm_list_outside_writers(qmp, target->pid,
+					    &report->ram.maps,
+					    &report->ram.blocks,
+					    &report->obstacles);
+	if (!r)
+		r = vm_check_state(&report->vm);
+	return r;
+}
+
+int flow_check(pid_t pid, const char *qmp_path, struct check_report *report)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	_cleanup_qmp_ struct qmp *qmp = NULL;
+	int r;
+
+	*report = (struct check_report){};
+	check_host(report);
+	if (!pid)
+		return report->host_ok ? 0 : RESULT_UNSUPPORTED;
+
+	r = target_open(&target, pid);
+	if (r)
+		return r;
+	procfs_read_link(target.proc_fd, "exe", &report->program);
+	r = connect_vm(&target, qmp_path, &qmp);
+	if (r)
+		return r;
+	report->is_qemu = true;
+	r = check_vm(report, &target, qmp);
+	if (r)
+		return r;
+	return report->host_ok && !report->obstacles.n_items ?
+		       0 :
+		       RESULT_UNSUPPORTED;
+}
+
+void check_report_deinit(struct check_report *report)
+{
+	free(report->program);
+	free(report->qemu_version);
+	free(report->machine);
+	ram_deinit(&report->ram);
+	vm_strings_deinit(&report->obstacles);
+}

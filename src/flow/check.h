@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * Whether this host and this target can be dumped, and if not, what is
+ * missing. Touches nothing but the VM's monitor.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "flow/ram.h"
+#include "qemu/vm.h"
+#include "sys/probe.h"
+
+struct check_capability {
+	const char *name;
+	bool have;
+	bool required;
+	const char *use;
+};
+
+#define CHECK_CAPABILITIES 4
+
+struct check_report {
+	struct probe_result kernel[PROBE_MAX];
+	size_t n_kernel;
+	struct check_capability capabilities[CHECK_CAPABILITIES];
+	bool host_ok;
+
+	/* With a pid only: */
+	bool is_qemu;
+	char *program;
+	char *qemu_version;
+	char *machine;
+	struct vm_status vm;
+	struct ram ram;
+	struct vm_strings obstacles; /* what would stop a dump */
+};
+
+void check_report_deinit(struct check_report *report);
+
+/*
+ * Fills the report; `pid` 0 looks at the host alone. Returns 0 when a dump can
+ * be made, RESULT_UNSUPPORTED when not (the report or an error line says why),
+ * or -errno.
+ */
+int flow_check(pid_t pid, const char *qmp_path, struct check_report *report);

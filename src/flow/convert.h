@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * From an image directory to what other programs load. What is written is
+ * checked on the way; an output that could not be finished is removed.
+ */
+
+#include "image/reader.h"
+
+enum convert_format {
+	CONVERT_QEMU, /* a classic migration stream, for -incoming */
+	CONVERT_RAW,  /* a directory with one sparse file a region */
+};
+
+/*
+ * `out` is a path that does not exist yet; "-" streams to stdout where the
+ * format can. 0, RESULT_FAILED, RESULT_USAGE for a format that cannot stream,
+ * or -errno; logged.
+ */
+int flow_convert(const struct image *image, enum convert_format format,
+		 const char *out);

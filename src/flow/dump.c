@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/dump.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "base/util.h"
+#include "capture/capture.h"
+#include "config.h"
+#include "flow/connect.h"
+#include "flow/freeze.h"
+#include "flow/keeper.h"
+#include "flow/machine.h"
+#include "flow/ram.h"
+#include "image/writer.h"
+#include "qemu/devstate.h"
+#include "qemu/disks.h"
+
+#include "qemu/vm.h"
+#include "snapuffd/image-format.h"
+#include "sys/caps.h"
+#include "sys/pagemap.h"
+#include "sys/uffd.h"
+#include "target/target.h"
+
+#define BUFFER_MIN     (64 * MIB)
+#define BUFFER_SHARE   4 /* of what is available */
+#define GRANULE_DEFAULT (256 * KIB)
+
+static uint64_t unix_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* Refuses what could not be kept consistent, before anything is touched. */
+static int check_vm(struct qmp *qmp, const struct target *target,
+		    const struct ram *ram, const struct vm_status *status)
+{
+	_cleanup_vm_strings_ struct vm_strings reasons = {};
+	int r = vm_check_state(status);
+
+	if (!r)
+		r = vm_list_blockers(qmp, &reasons);
+	if (!r)
+		r = vm_list_outside_writers(qmp, target->pid, &ram->maps,
+					    &ram->blocks, &reasons);
+	if (r || !reasons.n_items)
+		return r;
+	log_error("pid %d: %s%s", target->pid, reasons.items[0],
+		  reasons.n_items > 1 ?
+			  " (and more: see snapuffd check --pid)" :
+			  "");
+	return RESULT_UNSUPPORTED;
+}
+
+/* What is done from here on: read the target's memory, raise the fault
+ * thread's priority, write to a directory that may be another user's. */
+static int drop_capabilities(void)
+{
+	static const cap_value_t keep[] = { CAP_SYS_PTRACE, CAP_SYS_NICE,
+					    CAP_DAC_OVERRIDE };
+	int r = caps_reduce(keep, ARRAY_SIZE(keep));
+
+	return r ? log_errno(r, "cannot drop capabilities: %m") : 0;
+}
+
+/* Negotiates the best that this kernel has for the kinds of memory at hand. */
+static int init_uffd(const struct target *target, int uffd, uint64_t *features)
+{
+	uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			  UFFD_FEATURE_EVENT_REMOVE |
+			  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP;
+	uint64_t known = 0;
+	int r = uffd_query_features(&known);
+
+	if (!r && !(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+		log_error("this kernel's userfaultfd cannot write-protect; Linux 5.7 or newer is needed");
+		return RESULT_UNSUPPORTED;
+	}
+	*features = wanted |
+		    (known & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+			      UFFD_FEATURE_WP_UNPOPULATED));
+	if (!r)
+		r = uffd_init(uffd, *features);
+	return r ? log_errno(r, "pid %d: userfaultfd: %m", target->pid) : 0;
+}
+
+static uint64_t choose_buffer(const struct dump_options *options,
+			      const struct ram *ram)
+{
+	uint64_t available = 0, all = 0;
+
+	if (options->buffer_bytes)
+		return options->buffer_bytes;
+	for (size_t i = 0; i < ram->n_regions; i++)
+		all += range_len(ram->regions[i].desc.range);
+	procfs_read_meminfo("MemAvailable", &available);
+	/* All RAM, and a reserve as large as a third of it, is enough. */
+	return max_u64(BUFFER_MIN,
+		       min_u64(available / BUFFER_SHARE, all + all / 2));
+}
+
+static int put_pages(void *opaque, unsigned region, uint64_t first_page,
+		     uint64_t n_pages, const void *data)
+{
+	return image_writer_put_pages(opaque, region, first_page, n_pages,
+				      data);
+}
+
+static int make_capture(struct capture **out, const struct dump_options *options,
+			const struct target *target, const struct ram *ram,
+			struct keeper *keeper, int pagemap_fd,
+			struct image_writer *writer)
+{
+	struct capture_config config = {
+		.pid = target->pid,
+		.pidfd = target->pidfd,
+		.uffd = -1,
+		.pagemap_fd = pagemap_fd,
+		.buffer_bytes = choose_buffer(options, ram),
+		.granule_bytes = options->granule_bytes ?
+					 options->granule_bytes :
+					 GRANULE_DEFAULT,
+		.sink = { put_pages, writer },
+	};
+	uint64_t features;
+	int r;
+
+	r = keeper_take_uffd(keeper, &config.uffd);
+	if (r)
+		return r;
+	r = init_uffd(target, config.uffd, &features);
+	if (r) {
+		close_fd(&config.uffd);
+		return r;
+	}
+	config.markers = features & UFFD_FEATURE_WP_UNPOPULATED;
+
+	r = capture_new(out, &config);
+	for (size_t i = 0; !r && i < ram->n_regions; i++)
+		r = capture_add_region(*out, &ram->regions[i].desc);
+	return r;
+}
+
+static int add_image_regions(struct image_writer *writer, const struct ram *ram)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < ram->n_regions; i++) {
+		const struct ram_region *region = &ram->regions[i];
+		const struct ram_block *block =
+			&ram->blocks.blocks[region->block];
+		struct image_region desc = {
+			.name = block->name,
+			.address = region->desc.range.start,
+			.length = range_len(region->desc.range),
+			.page_size = (uint32_t)block->page_size,
+			.backing = region->backing,
+			.file = region->file,
+		};
+
+		r = image_writer_add_region(writer, &desc);
+	}
+	return r;
+}
+
+/*
+ * The instant: stops the VM, saves its devices, closes the last gaps in the
+ * protection, lets it run on. *pause_ns is from `stop` to the answer to `cont`.
+ */
+static int take_instant(struct qmp *qmp, struct keeper *keeper,
+			struct capture *capture, struct devstate *devices,
+			bool running, uint64_t *pause_ns)
+{
+	_cleanup_freeze_ struct freeze freeze = FREEZE_INIT;
+	int r;
+
+	r = freeze_begin(&freeze, qmp, keeper, running);
+	if (!r)
+		r = devstate_save(devices);
+	if (!r)
+		r = capture_rearm(capture);
+	if (!r)
+		r = freeze_end(&freeze, pause_ns);
+	return r;
+}
+
+static void fill_stats(struct image_stats *stats,
+		       const struct image_writer *writer,
+		       struct capture *capture)
+{
+	struct capture_stats figures;
+
+	capture_get_stats(capture, &figures);
+	stats->pages_total = figures.pages_total;
+	stats->pages_data = image_writer_data_pages(writer);
+	stats->pages_zero = stats->pages_total - stats->pages_data;
+	stats->pages_fault = figures.pages_fault;
+	stats->bytes_written = stats->pages_data * PAGE_SIZE;
+	stats->peak_buffer_bytes = figures.peak_buffer_bytes;
+	stats->noted_pages = figures.noted_pages;
+	stats->rearmed_pages = figures.rearmed_pages;
+	stats->faults = figures.faults;
+}
+
+static int commit(struct image_writer *writer, const struct target *target,
+		  uint64_t started_unix_ns, uint64_t frozen_unix_ns,
+		  struct image_stats *stats, uint64_t started_ns)
+{
+	struct utsname host = {};
+	struct image_inventory inventory = {
+		.version = IMAGE_VERSION,
+		.kind = IMAGE_KIND_QEMU,
+		.complete = true,
+		.tool_version = SNAPUFFD_VERSION,
+		.host = host.nodename,
+		.kernel = host.release,
+		.pid = target->pid,
+		.started_unix_ns = started_unix_ns,
+		.frozen_unix_ns = frozen_unix_ns,
+	};
+	int r;
+
+	uname(&host);
+	/* The pages are most of the work; the image records its duration. */
+	r = image_writer_sync(writer);
+	if (r)
+		return r;
+	if (interrupt_pending())
+		return -EINTR;
+	stats->duration_ns = now_ns() - started_ns;
+	return image_writer_commit(writer, &inventory, stats);
+}
+
+static int dump(const struct dump_options *options, struct image_stats *stats)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	_cleanup_qmp_ struct qmp *qmp = NULL;
+	_cleanup_ram_ struct ram ram = {};
+	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
+	_cleanup_image_writer_ struct image_writer *writer = NULL;
+	_cleanup_close_ int pagemap_fd = -1;
+	_cleanup_devstate_ struct devstate devices = DEVSTATE_INIT;
+	_cleanup_capture_ struct capture *capture = NULL;
+	uint64_t started_unix_ns = unix_ns(), started_ns = now_ns();
+	uint64_t frozen_unix_ns, thawed_ns;
+	struct vm_status status;
+	int r;
+
+	*stats = (struct image_stats){};
+
+	/* Find and probe: nothing is touched. */
+	r = target_open(&target, options->pid);
+	if (!r)
+		r = connect_vm(&target, options->qmp, &qmp);
+	if (!r)
+		r = vm_query_status(qmp, &status);
+	if (!r)
+		r = ram_init(&ram, &target, qmp);
+	if (!r)
+		r = check_vm(qmp, &target, &ram, &status);
+	if (r)
+		return r;
+	pagemap_fd = pagemap_open(target.proc_fd);
+	if (pagemap_fd < 0)
+		return log_errno(pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
+				 target.pid, target.pid);
+
+	r = image_writer_new(&writer, options->out);
+	if (!r)
+		r = add_image_regions(writer, &ram);
+	if (!r)
+		r = put_machine(writer, &target, qmp, &ram, status.running);
+	if (r)
+		return r;
+
+	/* Infect, arm; the VM runs. */
+	r = keeper_start(&keeper, &target, qmp_fd(qmp));
+	if (!r)
+		r = make_capture(&capture, options, &target, &ram, &keeper,
+				 pagemap_fd, writer);
+	if (!r)
+		r = drop_capabilities();
+	if (!r)
+		r = capture_arm(capture);
+	if (!r)
+		r = devstate_prepare(&devices, qmp);
+	if (r)
+		return r;
+	disks_sync(target.proc_fd, &ram.maps);
+	r = capture_settle(capture);
+	if (r)
+		return r;
+
+	frozen_unix_ns = unix_ns();
+	r = take_instant(qmp, &keeper, capture, &devices, status.running,
+			 &stats->pause_ns);
+	if (r)
+		return r;
+
+	/* The VM runs on; its memory is captured behind its back. */
+	thawed_ns = now_ns();
+	r = capture_run(capture);
+	if (r)
+		return r;
+	stats->captured_ns = now_ns() - thawed_ns;
+	r = capture_drain(capture);
+	if (!r)
+		r = devstate_finish(&devices);
+	if (!r)
+		r = image_writer_put_file(writer, IMAGE_DEVICE_STATE,
+					  devices.data, devices.len);
+	if (r)
+		return r;
+
+	fill_stats(stats, writer, capture);
+	r = commit(writer, &target, started_unix_ns, frozen_unix_ns, stats,
+		   started_ns);
+	return r;
+}
+
+int flow_dump(const struct dump_options *options, struct image_stats *stats)
+{
+	int r = dump(options, stats);
+
+	if (r == -EINTR)
+		log_error("pid %d: interrupted; the target runs on, nothing was kept",
+			  options->pid);
+	return r;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * The main job: a consistent image of a running VM.
+ */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "image/image.h"
+
+struct dump_options {
+	pid_t pid;
+	const char *out;	/* the directory to make */
+	const char *qmp;	/* path; NULL: find it */
+	uint64_t buffer_bytes;	/* 0: a share of free memory */
+	uint64_t granule_bytes; /* 0: chosen by backing */
+};
+
+/*
+ * Dumps. Returns 0 when DIR is there and whole; else RESULT_* or -errno, after
+ * one error line, with nothing left on disk or in the target.
+ */
+int flow_dump(const struct dump_options *options, struct image_stats *stats);

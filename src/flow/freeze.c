@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/freeze.h"
+
+#include "base/util.h"
+#include "qemu/vm.h"
+
+int freeze_begin(struct freeze *freeze, struct qmp *qmp, struct keeper *keeper,
+		 bool running)
+{
+	int r;
+
+	*freeze = (struct freeze){ .qmp = qmp, .keeper = keeper };
+	if (!running)
+		return 0;
+	r = keeper_guard(keeper, true);
+	if (r)
+		return r;
+	freeze->stopped = true;
+	freeze->started_ns = now_ns();
+	return vm_stop(qmp);
+}
+
+int freeze_end(struct freeze *freeze, uint64_t *pause_ns)
+{
+	int r;
+
+	*pause_ns = 0;
+	if (!freeze->stopped)
+		return 0;
+	r = vm_cont(freeze->qmp);
+	*pause_ns = now_ns() - freeze->started_ns;
+	/* If `cont` failed, the keeper is left on guard and tries again. */
+	if (r)
+		return r;
+	freeze->stopped = false;
+	return keeper_guard(freeze->keeper, false);
+}
+
+void freeze_undo(struct freeze *freeze)
+{
+	uint64_t ignored;
+
+	if (freeze->stopped)
+		freeze_end(freeze, &ignored);
+	freeze->stopped = false;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "parasite/parasite.h"
+#include "qemu/qmp.h"
+#include "sys/fdpass.h"
+
+enum keeper_command {
+	KEEPER_TAKE_UFFD = 1,
+	KEEPER_GUARD,
+	KEEPER_UNGUARD,
+};
+
+/* How long a VM may take to answer the `cont` of a keeper. */
+#define RESCUE_TIMEOUT_MS 30000
+
+static int take_uffd(const struct target *target, int *uffd)
+{
+	_cleanup_close_ int dev =
+		open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	struct parasite *parasite;
+	int r, cured;
+
+	r = parasite_infect(&parasite, target->pid, target->proc_fd,
+			    target->pidfd);
+	if (r)
+		return r;
+	r = parasite_make_uffd(parasite, dev, uffd);
+	cured = parasite_cure(parasite);
+	if (!r && cured) {
+		close_fd(uffd);
+		r = cured;
+	}
+	return r;
+}
+
+static int answer(int sock, int result, int fd)
+{
+	return fdpass_send(sock, &result, sizeof(result), &fd, fd >= 0);
+}
+
+/* Serves until the dumper hangs up, by closing or by dying. */
+static void serve(int sock, const struct target *target, int qmp_fd)
+{
+	bool guarding = false;
+
+	for (;;) {
+		_cleanup_close_ int uffd = -1;
+		size_t n_fds = 0, len;
+		int command, r = 0;
+
+		len = sizeof(command);
+		if (fdpass_recv(sock, &command, &len, NULL, &n_fds) ||
+		    len != sizeof(command))
+			break;
+		if (command == KEEPER_TAKE_UFFD)
+			r = take_uffd(target, &uffd);
+		else
+			guarding = command == KEEPER_GUARD;
+		if (answer(sock, r, uffd))
+			break;
+	}
+
+	if (guarding && qmp_fd >= 0) {
+		int r = qmp_rescue_cont(qmp_fd, RESCUE_TIMEOUT_MS);
+
+		if (r)
+			log_errno(r, "pid %d: the dump was killed while the VM stood, and the VM did not take `cont`: %m",
+				  target->pid);
+	}
+}
+
+static void ignore_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT,
+				       SIGPIPE, SIGTSTP, SIGALRM };
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		signal(signals[i], SIG_IGN);
+}
+
+int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd)
+{
+	int socks[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
+		return log_errno(-errno, "socketpair: %m");
+
+	keeper->pid = fork();
+	if (keeper->pid < 0) {
+		close(socks[0]);
+		close(socks[1]);
+		return log_errno(-errno, "fork: %m");
+	}
+	if (!keeper->pid) {
+		ignore_signals();
+		setsid();
+		prctl(PR_SET_NAME, "snapuffd-keeper");
+		close(socks[0]);
+		serve(socks[1], target, qmp_fd);
+		_exit(0);
+	}
+
+	close(socks[1]);
+	keeper->sock = socks[0];
+	return 0;
+}
+
+static int ask(struct keeper *keeper, int command, int *fd)
+{
+	size_t n_fds = fd ? 1 : 0, len = sizeof(int);
+	int result, r;
+
+	r = fdpass_send(keeper->sock, &command, sizeof(command), NULL, 0);
+	if (!r)
+		r = fdpass_recv(keeper->sock, &result, &len, fd, &n_fds);
+	if (!r && len != sizeof(result))
+		r = -EPIPE;
+	if (r)
+		return log_errno(r, "the keeper process %d died: %m",
+				 keeper->pid);
+	if (fd && !result && !n_fds)
+		return -EPROTO;
+	return result;
+}
+
+int keeper_take_uffd(struct keeper *keeper, int *uffd)
+{
+	return ask(keeper, KEEPER_TAKE_UFFD, uffd);
+}
+
+int keeper_guard(struct keeper *keeper, bool stopped)
+{
+	return ask(keeper, stopped ? KEEPER_GUARD : KEEPER_UNGUARD, NULL);
+}
+
+void keeper_stop(struct keeper *keeper)
+{
+	close_fd(&keeper->sock);
+	if (keeper->pid > 0)
+		while (waitpid(keeper->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	keeper->pid = -1;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * A process beside the dumper that holds the target whenever the target could
+ * be hurt by the dumper's death: it traces it while the parasite is inside, and
+ * it knows when the VM is stopped. It has a session of its own and no signal
+ * but SIGKILL reaches it; when the dumper dies, however, it finishes what is
+ * under way, lets the VM run, and ends.
+ *
+ * Forked before the dumper has threads. Errors are logged by the keeper.
+ */
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "target/target.h"
+
+struct keeper {
+	pid_t pid;
+	int sock;
+};
+
+#define KEEPER_INIT ((struct keeper){ .pid = -1, .sock = -1 })
+
+/* `qmp_fd` is the VM's monitor, or -1. The target must stay open meanwhile. */
+int keeper_start(struct keeper *keeper, const struct target *target,
+		 int qmp_fd);
+
+/*
+ * Infects the target, takes a userfaultfd of its memory, cures it. Returns 0
+ * and the descriptor; the code of parasite_infect() or parasite_make_uffd();
+ * or -EPIPE when the keeper itself was killed.
+ */
+int keeper_take_uffd(struct keeper *keeper, int *uffd);
+
+/* Tells whether the VM, from now on, is to be continued on our death. 0 or
+ * -errno, logged: then it must not be stopped. */
+int keeper_guard(struct keeper *keeper, bool stopped);
+
+/* Ends the keeper; a VM that is still guarded is continued. */
+void keeper_stop(struct keeper *keeper);
+
+#define _cleanup_keeper_ _cleanup_(keeper_stop)

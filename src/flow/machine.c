@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "qemu/disks.h"
+#include "qemu/vm.h"
+
+static void deinit_machine(struct image_machine *machine)
+{
+	image_machine_deinit(machine);
+}
+
+#define _cleanup_machine_ _cleanup_(deinit_machine)
+#define _cleanup_disks_	  _cleanup_(disks_deinit)
+
+static char *version_text(const struct qmp_version *version)
+{
+	char *text;
+
+	if (asprintf(&text, "%d.%d.%d%s%s", version->major, version->minor,
+		     version->micro, *version->package ? " " : "",
+		     version->package) < 0)
+		return NULL;
+	return text;
+}
+
+static int add_blocks(struct image_machine *machine, const struct ram *ram)
+{
+	const struct ram_blocks *blocks = &ram->blocks;
+
+	machine->blocks = calloc(blocks->n_blocks + 1, sizeof(*machine->blocks));
+	if (!machine->blocks)
+		return -ENOMEM;
+	for (size_t i = 0; i < blocks->n_blocks; i++) {
+		const struct ram_block *block = &blocks->blocks[i];
+
+		machine->blocks[i] = (struct image_ram_block){
+			.idstr = strdup(block->name),
+			.offset = block->offset,
+			.used_length = block->used_length,
+			.max_length = block->max_length,
+			.page_size = block->page_size,
+			.shared = block->shared,
+			.resizeable = block->resizeable,
+			.migratable = block->migratable,
+			.region = -1,
+		};
+		machine->n_blocks++;
+		if (!machine->blocks[i].idstr)
+			return -ENOMEM;
+	}
+	for (size_t i = 0; i < ram->n_regions; i++)
+		machine->blocks[ram->regions[i].block].region = (int)i;
+	return 0;
+}
+
+static int add_disks(struct image_machine *machine, struct qmp *qmp)
+{
+	_cleanup_disks_ struct disks disks = {};
+	int r = disks_query(qmp, &disks);
+
+	if (r)
+		return r;
+	machine->disks = calloc(disks.n_disks + 1, sizeof(*machine->disks));
+	if (!machine->disks)
+		return -ENOMEM;
+	for (size_t i = 0; i < disks.n_disks; i++) {
+		const struct disk *disk = &disks.disks[i];
+
+		machine->disks[i] = (struct image_disk){
+			.file = strdup(disk->file ? disk->file : ""),
+			.node_name = strdup(disk->device ? disk->device : ""),
+			.format = strdup(disk->format ? disk->format : ""),
+			.read_only = disk->read_only,
+		};
+		machine->n_disks++;
+		if (!machine->disks[i].file || !machine->disks[i].node_name ||
+		    !machine->disks[i].format)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int add_command_line(struct image_machine *machine,
+			    const struct target *target)
+{
+	_cleanup_free_ char **argv = NULL;
+	size_t n;
+	int r = procfs_read_argv(target->proc_fd, &argv, &n);
+
+	if (!r)
+		r = procfs_read_link(target->proc_fd, "cwd", &machine->cwd);
+	if (r)
+		return log_errno(r, "pid %d: reading its command line: %m",
+				 target->pid);
+	machine->argv = calloc(n + 1, sizeof(*machine->argv));
+	if (!machine->argv)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		machine->argv[i] = strdup(argv[i]);
+		if (!machine->argv[i])
+			return -ENOMEM;
+		machine->n_args++;
+	}
+	return 0;
+}
+
+int put_machine(struct image_writer *writer, const struct target *target,
+		struct qmp *qmp, const struct ram *ram, bool running)
+{
+	_cleanup_machine_ struct image_machine machine = {
+		.running = running,
+		.qemu_version = version_text(qmp_get_version(qmp)),
+	};
+	int r;
+
+	if (!machine.qemu_version)
+		return -ENOMEM;
+	r = vm_query_machine(qmp, &machine.machine_class);
+	if (!r)
+		r = add_command_line(&machine, target);
+	if (!r)
+		r = add_blocks(&machine, ram);
+	if (!r)
+		r = add_disks(&machine, qmp);
+	return r ? r : image_writer_put_machine(writer, &machine);
+}

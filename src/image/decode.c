@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "image/codec.h"
+
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/util.h"
+#include "snapuffd.pb-c.h"
+#include "snapuffd/image-format.h"
+
+/* x86-64 user space, and far more than one file can hold. */
+#define REGION_MAX_LENGTH ((uint64_t)1 << 47)
+
+static void free_message(void *p)
+{
+	ProtobufCMessage **message = p;
+
+	if (*message)
+		protobuf_c_message_free_unpacked(*message, NULL);
+}
+
+#define _cleanup_message_ _cleanup_(free_message)
+
+/* One message that must be there; typed by its variable. */
+#define NEXT(record, type) ((void *)record_next(record, &type))
+
+/* A copy of untrusted bytes as a string: none may be NUL. */
+static char *string_of(ProtobufCBinaryData bytes)
+{
+	if (bytes.len && memchr(bytes.data, 0, bytes.len))
+		return NULL;
+	return strndup(bytes.data ? (char *)bytes.data : "", bytes.len);
+}
+
+static int copy_string(const char *from, char **to)
+{
+	if (!from)
+		return 0;
+	*to = strdup(from);
+	return *to ? 0 : -ENOMEM;
+}
+
+/* A name in the image's directory, and nothing that leads out of it. */
+static bool is_plain_file_name(const char *name)
+{
+	return *name && *name != '.' && !strchr(name, '/') &&
+	       strlen(name) < 256;
+}
+
+int decode_inventory(struct record *record, struct image_inventory *inventory,
+		     struct image_part **parts, size_t *n_parts)
+{
+	_cleanup_message_ Snapuffd__Inventory *message = NULL;
+	_cleanup_message_ Snapuffd__Seal *seal = NULL;
+	size_t start = record->pos + sizeof(uint32_t), end;
+	int r;
+
+	*inventory = (struct image_inventory){};
+	*parts = NULL;
+	*n_parts = 0;
+
+	message = NEXT(record, snapuffd__inventory__descriptor);
+	if (!message)
+		return -EBADMSG;
+	if (message->version > IMAGE_VERSION) {
+		inventory->version = message->version;
+		return -EPROTONOSUPPORT;
+	}
+	end = record->pos;
+	seal = NEXT(record, snapuffd__seal__descriptor);
+	if (!seal || !record_at_end(record) ||
+	    seal->xxh3 != XXH3_64bits(record->data + start, end - start))
+		return -EBADMSG;
+	if (message->kind != SNAPUFFD__INVENTORY__KIND__QEMU &&
+	    message->kind != SNAPUFFD__INVENTORY__KIND__PROCESS)
+		return -EBADMSG;
+
+	inventory->version = message->version;
+	inventory->kind = message->kind == SNAPUFFD__INVENTORY__KIND__QEMU ?
+				  IMAGE_KIND_QEMU :
+				  IMAGE_KIND_PROCESS;
+	inventory->complete = message->complete;
+	inventory->pid = (pid_t)message->pid;
+	inventory->started_unix_ns = message->started_unix_ns;
+	inventory->frozen_unix_ns = message->frozen_unix_ns;
+	r = copy_string(message->tool_version, &inventory->tool_version);
+	if (!r)
+		r = copy_string(message->host, &inventory->host);
+	if (!r)
+		r = copy_string(message->kernel, &inventory->kernel);
+	if (r)
+		return r;
+
+	*parts = calloc(message->n_parts + 1, sizeof(**parts));
+	if (!*parts)
+		return -ENOMEM;
+	for (size_t i = 0; i < message->n_parts; i++) {
+		const Snapuffd__Part *part = message->parts[i];
+
+		if (!is_plain_file_name(part->name))
+			return -EBADMSG;
+		(*parts)[i].size = part->size;
+		(*parts)[i].xxh3 = part->xxh3;
+		r = copy_string(part->name, &(*parts)[i].name);
+		if (r)
+			return r;
+		++*n_parts;
+	}
+	return 0;
+}
+
+static int decode_region(const Snapuffd__Region *message,
+			 struct image_region *region)
+{
+	int r;
+
+	if (!message->length || message->length > REGION_MAX_LENGTH ||
+	    message->length % IMAGE_PAGE_SIZE ||
+	    message->address > UINT64_MAX - message->length ||
+	    message->page_size < IMAGE_PAGE_SIZE ||
+	    message->page_size & (message->page_size - 1) ||
+	    message->backing < SNAPUFFD__REGION__BACKING__ANON ||
+	    message->backing > SNAPUFFD__REGION__BACKING__PRIVATE_FILE ||
+	    !is_plain_file_name(message->pages_file))
+		return -EBADMSG;
+
+	region->address = message->address;
+	region->length = message->length;
+	region->page_size = message->page_size;
+	region->backing = (enum image_backing)message->backing;
+	r = copy_string(message->name, &region->name);
+	if (!r)
+		r = copy_string(message->pages_file, &region->pages_file);
+	if (!r && message->has_file) {
+		region->file = string_of(message->file);
+		if (!region->file)
+			return -EBADMSG;
+	}
+	return r;
+}
+
+static int decode_runs(const Snapuffd__Runs *message,
+		       struct image_region *regions, size_t n_regions)
+{
+	struct image_region *region;
+	struct image_run *runs;
+	size_t n = message->n_first;
+	uint64_t next;
+
+	if (message->region >= n_regions || !n || message->n_n != n ||
+	    message->n_xxh3 != n)
+		return -EBADMSG;
+	region = &regions[message->region];
+	next = region->n_runs ? region->runs[region->n_runs - 1].first +
+					region->runs[region->n_runs - 1].n :
+				0;
+
+	runs = reallocarray(region->runs, region->n_runs + n, sizeof(*runs));
+	if (!runs)
+		return -ENOMEM;
+	region->runs = runs;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t n_pages = region->length / IMAGE_PAGE_SIZE;
+
+		if (message->first[i] < next || message->first[i] >= n_pages ||
+		    !message->n[i] || message->n[i] > IMAGE_RUN_MAX_PAGES ||
+		    message->n[i] > n_pages - message->first[i])
+			return -EBADMSG;
+		next = message->first[i] + message->n[i];
+		runs[region->n_runs++] = (struct image_run){
+			.first = message->first[i],
+			.n = message->n[i],
+			.xxh3 = message->xxh3[i],
+		};
+	}
+	return 0;
+}
+
+int decode_regions(struct record *regions, struct record *pagemap,
+		   struct image_region **out, size_t *n_regions)
+{
+	int r;
+
+	*out = NULL;
+	*n_regions = 0;
+
+	while (!record_at_end(regions)) {
+		_cleanup_message_ Snapuffd__Region *message =
+			NEXT(regions, snapuffd__region__descriptor);
+		struct image_region *list;
+
+		if (!message)
+			return -EBADMSG;
+		list = reallocarray(*out, *n_regions + 1, sizeof(*list));
+		if (!list)
+			return -ENOMEM;
+		*out = list;
+		list[*n_regions] = (struct image_region){};
+		r = decode_region(message, &list[(*n_regions)++]);
+		if (r)
+			return r;
+		/* Two regions in one file would overwrite each other. */
+		for (size_t i = 0; i + 1 < *n_regions; i++)
+			if (!strcmp(list[i].pages_file,
+				    list[*n_regions - 1].pages_file))
+				return -EBADMSG;
+	}
+
+	while (!record_at_end(pagemap)) {
+		_cleanup_message_ Snapuffd__Runs *message =
+			NEXT(pagemap, snapuffd__runs__descriptor);
+
+		if (!message)
+			return -EBADMSG;
+		r = decode_runs(message, *out, *n_regions);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int decode_block(const Snapuffd__RamBlock *message, size_t n_regions,
+			struct image_ram_block *block)
+{
+	if (message->has_region && message->region >= n_regions)
+		return -EBADMSG;
+	if (!*message->idstr || strlen(message->idstr) > 255 ||
+	    message->used_length > message->max_length ||
+	    message->max_length > REGION_MAX_LENGTH)
+		return -EBADMSG;
+	block->offset = message->offset;
+	block->used_length = message->used_length;
+	block->max_length = message->max_length;
+	block->page_size = message->page_size;
+	block->shared = message->shared;
+	block->resizeable = message->resizeable;
+	block->migratable = message->migratable;
+	block->region = message->has_region ? (int)message->region : -1;
+	return copy_string(message->idstr, &block->idstr);
+}
+
+static int decode_disk(const Snapuffd__Disk *message, struct image_disk *disk)
+{
+	int r;
+
+	disk->file = string_of(message->file);
+	if (!disk->file)
+		return -EBADMSG;
+	disk->read_only = message->read_only;
+	r = copy_string(message->node_name, &disk->node_name);
+	return r ? r : copy_string(message->format, &disk->format);
+}
+
+int decode_machine(struct record *record, size_t n_regions,
+		   struct image_machine *machine)
+{
+	_cleanup_message_ Snapuffd__Machine *message =
+		NEXT(record, snapuffd__machine__descriptor);
+	int r;
+
+	*machine = (struct image_machine){};
+	if (!message || !record_at_end(record))
+		return -EBADMSG;
+
+	machine->running = message->running;
+	r = copy_string(message->qemu_version, &machine->qemu_version);
+	if (!r)
+		r = copy_string(message->machine_class,
+				&machine->machine_class);
+	if (r)
+		return r;
+	if (strlen(machine->machine_class) > 255)
+		return -EBADMSG;
+	if (message->has_cwd) {
+		machine->cwd = string_of(message->cwd);
+		if (!machine->cwd)
+			return -EBADMSG;
+	}
+
+	machine->argv = calloc(message->n_argv + 1, sizeof(*machine->argv));
+	machine->blocks =
+		calloc(message->n_ram_blocks + 1, sizeof(*machine->blocks));
+	machine->disks = calloc(message->n_disks + 1, sizeof(*machine->disks));
+	if (!machine->argv || !machine->blocks || !machine->disks)
+		return -ENOMEM;
+
+	for (size_t i = 0; i < message->n_argv; i++) {
+		machine->argv[i] = string_of(message->argv[i]);
+		if (!machine->argv[i])
+			return -EBADMSG;
+		machine->n_args++;
+	}
+	for (size_t i = 0; i < message->n_ram_blocks; i++) {
+		machine->n_blocks++;
+		r = decode_block(message->ram_blocks[i], n_regions,
+				 &machine->blocks[i]);
+		if (r)
+			return r;
+	}
+	for (size_t i = 0; i < message->n_disks; i++) {
+		machine->n_disks++;
+		r = decode_disk(message->disks[i], &machine->disks[i]);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int decode_stats(struct record *record, struct image_stats *stats)
+{
+	_cleanup_message_ Snapuffd__Stats *message =
+		NEXT(record, snapuffd__stats__descriptor);
+
+	*stats = (struct image_stats){};
+	if (!message || !record_at_end(record))
+		return -EBADMSG;
+
+	stats->pause_ns = message->pause_ns;
+	stats->captured_ns = message->captured_ns;
+	stats->duration_ns = message->duration_ns;
+	stats->pages_total = message->pages_total;
+	stats->pages_data = message->pages_data;
+	stats->pages_zero = message->pages_zero;
+	stats->pages_parent = message->pages_parent;
+	stats->pages_fault = message->pages_fault;
+	stats->bytes_written = message->bytes_written;
+	stats->peak_buffer_bytes = message->peak_buffer_bytes;
+	stats->noted_pages = message->noted_pages;
+	stats->rearmed_pages = message->rearmed_pages;
+	if (!message->faults)
+		return 0;
+
+	if (message->faults->n_bucket != message->faults->n_count)
+		return -EBADMSG;
+	stats->faults.max = message->faults->max_ns;
+	for (size_t i = 0; i < message->faults->n_bucket; i++) {
+		if (message->faults->bucket[i] >= HISTOGRAM_BUCKETS)
+			return -EBADMSG;
+		stats->faults.counts[message->faults->bucket[i]] =
+			message->faults->count[i];
+		stats->faults.n += message->faults->count[i];
+	}
+	return 0;
+}

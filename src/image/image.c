@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "image/image.h"
+
+#include <stdlib.h>
+
+void image_region_deinit(struct image_region *region)
+{
+	free(region->name);
+	free(region->file);
+	free(region->pages_file);
+	free(region->runs);
+	*region = (struct image_region){};
+}
+
+void image_machine_deinit(struct image_machine *machine)
+{
+	free(machine->qemu_version);
+	free(machine->machine_class);
+	free(machine->cwd);
+	for (size_t i = 0; i < machine->n_args; i++)
+		free(machine->argv[i]);
+	free(machine->argv);
+	for (size_t i = 0; i < machine->n_blocks; i++)
+		free(machine->blocks[i].idstr);
+	free(machine->blocks);
+	for (size_t i = 0; i < machine->n_disks; i++) {
+		free(machine->disks[i].file);
+		free(machine->disks[i].node_name);
+		free(machine->disks[i].format);
+	}
+	free(machine->disks);
+	*machine = (struct image_machine){};
+}
+
+void image_inventory_deinit(struct image_inventory *inventory)
+{
+	free(inventory->tool_version);
+	free(inventory->host);
+	free(inventory->kernel);
+	*inventory = (struct image_inventory){};
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * What an image holds, as both its writer and its reader see it. Strings and
+ * arrays belong to the structure that they are in; the *_deinit functions
+ * free them. Pages are numbered in units of IMAGE_PAGE_SIZE from the start of
+ * their region.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/histogram.h"
+
+enum image_kind {
+	IMAGE_KIND_QEMU = 1,
+	IMAGE_KIND_PROCESS = 2,
+};
+
+enum image_backing {
+	IMAGE_BACKING_ANON = 1,
+	IMAGE_BACKING_SHARED = 2,
+	IMAGE_BACKING_PRIVATE_FILE = 3,
+};
+
+/* Pages [first, first + n) hold data; xxh3 is the XXH3-64 of their bytes. */
+struct image_run {
+	uint64_t first;
+	uint64_t n;
+	uint64_t xxh3;
+};
+
+struct image_region {
+	char *name;
+	uint64_t address; /* in the target */
+	uint64_t length;  /* bytes */
+	uint32_t page_size;
+	enum image_backing backing;
+	char *file;	  /* what backs it, or NULL */
+	char *pages_file; /* name within the directory */
+	struct image_run *runs;
+	size_t n_runs;
+};
+
+struct image_ram_block {
+	char *idstr;
+	uint64_t offset;
+	uint64_t used_length;
+	uint64_t max_length;
+	uint64_t page_size;
+	bool shared, resizeable, migratable;
+	int region; /* -1: not in the image */
+};
+
+struct image_disk {
+	char *file;
+	char *node_name;
+	char *format;
+	bool read_only;
+};
+
+struct image_machine {
+	char *qemu_version;
+	char *machine_class; /* without "-machine" */
+	bool running;	     /* when the dump began */
+	char *cwd;
+	char **argv; /* n_args of them */
+	size_t n_args;
+	struct image_ram_block *blocks;
+	size_t n_blocks;
+	struct image_disk *disks;
+	size_t n_disks;
+};
+
+struct image_stats {
+	uint64_t pause_ns;
+	uint64_t captured_ns; /* from thaw to the last page captured */
+	uint64_t duration_ns; /* until the image is complete */
+	uint64_t pages_total, pages_data, pages_zero, pages_parent;
+	uint64_t pages_fault; /* captured by the fault thread */
+	uint64_t bytes_written;
+	uint64_t peak_buffer_bytes;
+	uint64_t noted_pages;	/* written while being armed */
+	uint64_t rearmed_pages; /* of these, in the freeze */
+	struct histogram faults;
+};
+
+struct image_inventory {
+	uint32_t version;
+	enum image_kind kind;
+	bool complete;
+	char *tool_version;
+	char *host;
+	char *kernel;
+	pid_t pid;
+	uint64_t started_unix_ns;
+	uint64_t frozen_unix_ns;
+};
+
+void image_region_deinit(struct image_region *region);
+void image_machine_deinit(struct image_machine *machine);
+void image_inventory_deinit(struct image_inventory *inventory);

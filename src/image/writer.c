@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "image/writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "image/codec.h"
+#include "snapuffd/image-format.h"
+
+#define PARTIAL_SUFFIX ".partial"
+
+struct writer_region {
+	struct image_region desc; /* runs: all that were put, any order */
+	size_t runs_size;
+	int fd;
+};
+
+struct image_writer {
+	char *path;    /* DIR as given, for messages */
+	char *name;    /* its last component */
+	char *partial; /* name + PARTIAL_SUFFIX */
+	int parent_fd;
+	int dir_fd; /* of DIR.partial, locked; -1 once committed */
+
+	struct writer_region *regions;
+	size_t n_regions;
+
+	struct image_part *parts;
+	size_t n_parts;
+
+	pthread_mutex_t lock; /* over runs of all regions */
+	_Atomic uint64_t data_pages;
+};
+
+/* Removes the files of a directory, which has no others but what an image
+ * has: anything else stops it. */
+static int remove_contents(int dir_fd)
+{
+	_cleanup_close_ int fd =
+		openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_closedir_ DIR *dir = NULL;
+	struct dirent *entry;
+
+	if (fd < 0)
+		return -errno;
+	dir = fdopendir(fd);
+	if (!dir)
+		return -errno;
+	steal_fd(&fd);
+
+	while ((errno = 0, entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		if (unlinkat(dir_fd, entry->d_name, 0))
+			return -errno;
+	}
+	return -errno;
+}
+
+static int split_path(struct image_writer *w, const char *dir)
+{
+	_cleanup_free_ char *for_base = strdup(dir), *for_dir = strdup(dir);
+	const char *base, *parent;
+
+	w->path = strdup(dir);
+	if (!for_base || !for_dir || !w->path)
+		return -ENOMEM;
+
+	base = basename(for_base);
+	parent = dirname(for_dir);
+	if (!strcmp(base, "/") || !strcmp(base, ".") || !strcmp(base, ".."))
+		return log_errno(-EINVAL, "%s: not the name of a new directory",
+				 dir);
+
+	w->name = strdup(base);
+	if (!w->name || asprintf(&w->partial, "%s" PARTIAL_SUFFIX, base) < 0)
+		return -ENOMEM;
+
+	w->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (w->parent_fd < 0)
+		return log_errno(-errno, "%s: cannot open %s: %m", dir, parent);
+	return 0;
+}
+
+/* Opens and locks DIR.partial, fresh or taken over from a killed dump. */
+static int claim_partial(struct image_writer *w)
+{
+	bool fresh = !mkdirat(w->parent_fd, w->partial, 0700);
+	int r;
+
+	if (!fresh && errno != EEXIST)
+		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
+				 w->partial);
+
+	w->dir_fd = openat(w->parent_fd, w->partial,
+			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (w->dir_fd < 0)
+		return log_errno(-errno, "%s: cannot open %s: %m", w->path,
+				 w->partial);
+
+	if (flock(w->dir_fd, LOCK_EX | LOCK_NB)) {
+		r = -errno;
+		close_fd(&w->dir_fd); /* it is not ours to discard */
+		if (r == -EWOULDBLOCK)
+			return log_errno(
+				-EBUSY,
+				"%s: another dump is writing to %s; wait for it or choose another directory",
+				w->path, w->partial);
+		return log_errno(r, "%s: cannot lock %s: %m", w->path,
+				 w->partial);
+	}
+
+	if (!fresh) {
+		log_info("%s: removing what a killed dump left in %s", w->path,
+			 w->partial);
+		r = remove_contents(w->dir_fd);
+		if (r) {
+			close_fd(&w->dir_fd);
+			return log_errno(
+				r, "%s: cannot clear the stale %s: %m; remove it",
+				w->path, w->partial);
+		}
+	}
+	return 0;
+}
+
+int image_writer_new(struct image_writer **out, const char *dir)
+{
+	_cleanup_image_writer_ struct image_writer *w = calloc(1, sizeof(*w));
+	struct stat st;
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	w->parent_fd = w->dir_fd = -1;
+	pthread_mutex_init(&w->lock, NULL);
+
+	r = split_path(w, dir);
+	if (r)
+		return r;
+	if (!fstatat(w->parent_fd, w->name, &st, AT_SYMLINK_NOFOLLOW))
+		return log_errno(
+			-EEXIST,
+			"%s: exists already; remove it or choose another directory",
+			dir);
+	r = claim_partial(w);
+	if (r)
+		return r;
+
+	*out = steal_ptr(w);
+	return 0;
+}
+
+struct image_writer *image_writer_free(struct image_writer *w)
+{
+	if (!w)
+		return NULL;
+
+	for (size_t i = 0; i < w->n_regions; i++) {
+		image_region_deinit(&w->regions[i].desc);
+		close_fd(&w->regions[i].fd);
+	}
+	free(w->regions);
+	for (size_t i = 0; i < w->n_parts; i++)
+		free(w->parts[i].name);
+	free(w->parts);
+
+	if (w->dir_fd >= 0) {
+		int r = remove_contents(w->dir_fd);
+
+		if (!r && unlinkat(w->parent_fd, w->partial, AT_REMOVEDIR))
+			r = -errno;
+		if (r)
+			log_errno(r, "%s: cannot remove %s: %m", w->path,
+				  w->partial);
+	}
+	close_fd(&w->dir_fd);
+	close_fd(&w->parent_fd);
+	pthread_mutex_destroy(&w->lock);
+	free(w->path);
+	free(w->name);
+	free(w->partial);
+	free(w);
+	return NULL;
+}
+
+/* "rom@etc-acpi-tables.pages" of "/rom@etc/acpi/tables": a plain file name
+ * that no other region has. To be freed. */
+static char *pages_file_name(const struct image_writer *w, const char *region)
+{
+	char base[NAME_MAX - 32];
+	size_t len = 0;
+	char *name;
+
+	for (; *region && len < sizeof(base) - 1; region++) {
+		if (*region == '/' && !len)
+			continue;
+		if (*region == '/')
+			base[len++] = '-';
+		else if (*region <= ' ' || *region >= 0x7f ||
+			 (*region == '.' && !len))
+			base[len++] = '_';
+		else
+			base[len++] = *region;
+	}
+	base[len] = '\0';
+
+	if (asprintf(&name, "%s" IMAGE_PAGES_SUFFIX, len ? base : "region") < 0)
+		return NULL;
+	for (size_t i = 0; i < w->n_regions; i++) {
+		if (strcmp(w->regions[i].desc.pages_file, name))
+			continue;
+		free(name);
+		if (asprintf(&name, "%s~%zu" IMAGE_PAGES_SUFFIX, base,
+			     w->n_regions) < 0)
+			return NULL;
+		break;
+	}
+	return name;
+}
+
+int image_writer_add_region(struct image_writer *w,
+			    const struct image_region *region)
+{
+	struct writer_region *regions, *new;
+
+	regions = reallocarray(w->regions, w->n_regions + 1, sizeof(*regions));
+	if (!regions)
+		return -ENOMEM;
+	w->regions = regions;
+	new = &regions[w->n_regions];
+	*new = (struct writer_region){
+		.desc = {
+			.name = strdup(region->name),
+			.address = region->address,
+			.length = region->length,
+			.page_size = region->page_size,
+			.backing = region->backing,
+			.file = region->file ? strdup(region->file) : NULL,
+			.pages_file = pages_file_name(w, region->name),
+		},
+		.fd = -1,
+	};
+	w->n_regions++;
+	if (!new->desc.name || !new->desc.pages_file)
+		return -ENOMEM;
+
+	new->fd = openat(w->dir_fd, new->desc.pages_file,
+			 O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (new->fd < 0)
+		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
+				 new->desc.pages_file);
+	if (ftruncate(new->fd, (off_t)region->length))
+		return log_errno(-errno, "%s: cannot size %s: %m", w->path,
+				 new->desc.pages_file);
+	return 0;
+}
+
+static int add_run(struct image_writer *w, struct writer_region *region,
+		   struct image_run run)
+{
+	struct image_region *desc = &region->desc;
+	int r = 0;
+
+	pthread_mutex_lock(&w->lock);
+	if (desc->n_runs == region->runs_size) {
+		size_t size = region->runs_size ? region->runs_size * 2 : 1024;
+		struct image_run *runs =
+			reallocarray(desc->runs, size, sizeof(*runs));
+
+		if (runs) {
+			desc->runs = runs;
+			region->runs_size = size;
+		} else {
+			r = -ENOMEM;
+		}
+	}
+	if (!r)
+		desc->runs[desc->n_runs++] = run;
+	pthread_mutex_unlock(&w->lock);
+	return r;
+}
+
+static bool page_is_zero(const uint8_t *page)
+{
+	/* Most pages with data differ in the first word. */
+	const uint64_t *words = (const uint64_t *)page;
+
+	return !words[0] && !memcmp(page, page + 8, PAGE_SIZE - 8);
+}
+
+static int put_run(struct image_writer *w, struct writer_region *region,
+		   uint64_t first, uint64_t n, const uint8_t *data)
+{
+	size_t len = n * PAGE_SIZE;
+	int r;
+
+	r = io_pwrite_full(region->fd, data, len, first * PAGE_SIZE);
+	if (r)
+		return log_errno(r, "%s: writing %s: %m", w->path,
+				 region->desc.pages_file);
+	atomic_fetch_add(&w->data_pages, n);
+	return add_run(w, region,
+		       (struct image_run){ first, n,
+					   XXH3_64bits(data, len) });
+}
+
+int image_writer_put_pages(struct image_writer *w, unsigned region,
+			   uint64_t first, uint64_t n, const void *data)
+{
+	const uint8_t *page = data;
+	uint64_t run = 0; /* pages of data that end before page i */
+	int r;
+
+	for (uint64_t i = 0; i <= n; i++) {
+		if (i < n && !page_is_zero(page + i * PAGE_SIZE)) {
+			run++;
+			continue;
+		}
+		if (!run)
+			continue;
+		r = put_run(w, &w->regions[region], first + i - run, run,
+			    page + (i - run) * PAGE_SIZE);
+		if (r)
+			return r;
+		run = 0;
+	}
+	return 0;
+}
+
+uint64_t image_writer_data_pages(const struct image_writer *w)
+{
+	return atomic_load(&w->data_pages);
+}
+
+int image_writer_put_file(struct image_writer *w, const char *name,
+			  const void *data, size_t len)
+{
+	_cleanup_close_ int fd = -1;
+	struct image_part *parts;
+	int r;
+
+	parts = reallocarray(w->parts, w->n_parts + 1, sizeof(*parts));
+	if (!parts)
+		return -ENOMEM;
+	w->parts = parts;
+	parts[w->n_parts] = (struct image_part){
+		.name = strdup(name),
+		.size = len,
+		.xxh3 = XXH3_64bits(data, len),
+	};
+	if (!parts[w->n_parts].name)
+		return -ENOMEM;
+	w->n_parts++;
+
+	fd = openat(w->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		    0600);
+	if (fd < 0)
+		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
+				 name);
+	r = io_write_full(fd, data, len);
+	if (!r && fsync(fd))
+		r = -errno;
+	if (r)
+		return log_errno(r, "%s: writing %s: %m", w->path, name);
+	return 0;
+}
+
+static int put_record(struct image_writer *w, const char *name,
+		      const struct record *record)
+{
+	return image_writer_put_file(w, name, record->data, record->len);
+}
+
+int image_writer_put_machine(struct image_writer *w,
+			     const struct image_machine *machine)
+{
+	_cleanup_record_ struct record record = {};
+	int r = encode_machine(&record, machine);
+
+	return r ? r : put_record(w, IMAGE_MACHINE, &record);
+}
+
+static int compare_runs(const void *a, const void *b)
+{
+	const struct image_run *x = a, *y = b;
+
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
+static int put_regions(struct image_writer *w)
+{
+	_cleanup_record_ struct record regions = {}, pagemap = {};
+	int r;
+
+	r = encode_regions_begin(&regions, &pagemap);
+	for (size_t i = 0; !r && i < w->n_regions; i++) {
+		struct image_region *desc = &w->regions[i].desc;
+
+		if (desc->n_runs)
+			qsort(desc->runs, desc->n_runs, sizeof(*desc->runs),
+			      compare_runs);
+		r = encode_region(&regions, &pagemap, (unsigned)i, desc);
+	}
+	if (!r)
+		r = put_record(w, IMAGE_REGIONS, &regions);
+	if (!r)
+		r = put_record(w, IMAGE_PAGEMAP, &pagemap);
+	return r;
+}
+
+int image_writer_sync(struct image_writer *w)
+{
+	for (size_t i = 0; i < w->n_regions; i++)
+		if (fdatasync(w->regions[i].fd))
+			return log_errno(-errno, "%s: writing %s: %m", w->path,
+					 w->regions[i].desc.pages_file);
+	return 0;
+}
+
+/* RENAME_NOREPLACE where the file system has it; DIR was not there before. */
+static int rename_new(int dir_fd, const char *from, const char *to)
+{
+	if (!renameat2(dir_fd, from, dir_fd, to, RENAME_NOREPLACE))
+		return 0;
+	if (errno == EINVAL && !renameat(dir_fd, from, dir_fd, to))
+		return 0;
+	return -errno;
+}
+
+int image_writer_commit(struct image_writer *w,
+			const struct image_inventory *inventory,
+			const struct image_stats *stats)
+{
+	_cleanup_record_ struct record stats_record = {}, record = {};
+	int r;
+
+	r = image_writer_sync(w);
+	if (!r)
+		r = put_regions(w);
+	if (!r)
+		r = encode_stats(&stats_record, stats);
+	if (!r)
+		r = put_record(w, IMAGE_STATS, &stats_record);
+	if (!r)
+		r = encode_inventory(&record, inventory, w->parts, w->n_parts);
+	if (!r)
+		r = put_record(w, IMAGE_INVENTORY, &record);
+	if (r)
+		return r;
+
+	if (fsync(w->dir_fd))
+		return log_errno(-errno, "%s: syncing %s: %m", w->path,
+				 w->partial);
+	r = rename_new(w->parent_fd, w->partial, w->name);
+	if (r)
+		return log_errno(r, "%s: cannot rename %s: %m", w->path,
+				 w->partial);
+	close_fd(&w->dir_fd);
+	if (fsync(w->parent_fd))
+		log_warning("%s: syncing the directory above: %m", w->path);
+	return 0;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "qemu/disks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+
+static char *dup_member(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? strdup(text) : NULL;
+}
+
+static void disk_deinit(struct disk *disk)
+{
+	free(disk->device);
+	free(disk->file);
+	free(disk->format);
+	free(disk->backing);
+}
+
+/* BlockInfo of qapi/block-core.json. A device of -blockdev has no name of its
+ * own ("") and goes by its QOM path. */
+static int take_disk(const json_t *info, const json_t *inserted,
+		     struct disk *disk)
+{
+	const char *name = json_string_value(json_object_get(info, "device"));
+
+	*disk = (struct disk){
+		.device = dup_member(info, name && *name ? "device" : "qdev"),
+		.file = dup_member(inserted, "file"),
+		.format = dup_member(inserted, "drv"),
+		.backing = dup_member(inserted, "backing_file"),
+		.read_only = json_is_true(json_object_get(inserted, "ro")),
+	};
+	if (!disk->device)
+		disk->device = strdup("");
+	if (disk->device && disk->file && disk->format)
+		return 0;
+	disk_deinit(disk);
+	return -EPROTO;
+}
+
+int disks_query(struct qmp *qmp, struct disks *out)
+{
+	_cleanup_json_ json_t *result = NULL;
+	json_t *info, *inserted;
+	size_t i;
+	int r;
+
+	*out = (struct disks){ 0 };
+	r = qmp_call(qmp, "query-block", NULL, &result);
+	if (r)
+		return r;
+	out->disks = calloc(json_array_size(result) + 1, sizeof(*out->disks));
+	if (!out->disks)
+		return log_errno(-ENOMEM, "qmp: query-block: %m");
+	json_array_foreach (result, i, info) {
+		inserted = json_object_get(info, "inserted");
+		if (!inserted)
+			continue;
+		r = take_disk(info, inserted, &out->disks[out->n_disks]);
+		if (r) {
+			disks_deinit(out);
+			return log_errno(r, "qmp: query-block: unexpected"
+					    " answer");
+		}
+		out->n_disks++;
+	}
+	return 0;
+}
+
+void disks_deinit(struct disks *disks)
+{
+	size_t i;
+
+	for (i = 0; i < disks->n_disks; i++)
+		disk_deinit(&disks->disks[i]);
+	free(disks->disks);
+	*disks = (struct disks){ 0 };
+}
+
+/* "flags:" of fdinfo, in octal (Documentation/filesystems/proc.rst). */
+static bool is_open_for_writing(int proc_fd, const char *fd_name)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *flags;
+	char path[64];
+
+	snprintf(path, sizeof(path), "fdinfo/%s", fd_name);
+	if (io_read_file(proc_fd, path, 65536, &text, NULL))
+		return false;
+	flags = strstr(text, "flags:");
+	return flags && (strtoul(flags + strlen("flags:"), NULL, 8) &
+			 O_ACCMODE) != O_RDONLY;
+}
+
+/* A file that is mapped shared may be the guest's RAM: writing that back is
+ * not our business, and would take long. */
+static bool is_mapped_shared(const struct proc_maps *maps,
+			     const struct stat *st, const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < maps->n_maps; i++) {
+		const struct proc_map *map = &maps->maps[i];
+
+		if (!map->shared || !map->inode)
+			continue;
+		/* By name as well: on btrfs and overlayfs the device that
+		 * stat(2) tells is not the one of /proc/PID/maps. */
+		if ((map->inode == st->st_ino && map->dev == st->st_dev) ||
+		    !strcmp(map->path, path))
+			return true;
+	}
+	return false;
+}
+
+static void sync_fd(int proc_fd, const struct proc_maps *maps,
+		    const char *fd_name)
+{
+	_cleanup_free_ char *target = NULL;
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+	char path[64];
+
+	snprintf(path, sizeof(path), "fd/%s", fd_name);
+	if (fstatat(proc_fd, path, &st, 0) ||
+	    (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) ||
+	    !is_open_for_writing(proc_fd, fd_name) ||
+	    procfs_read_link(proc_fd, path, &target) ||
+	    is_mapped_shared(maps, &st, target))
+		return;
+
+	fd = openat(proc_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fdatasync(fd))
+		log_debug("%s: not synced: %s", target, strerror(errno));
+}
+
+void disks_sync(int proc_fd, const struct proc_maps *maps)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	struct dirent *entry;
+	int fd;
+
+	fd = openat(proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close_fd(&fd);
+		return;
+	}
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			sync_fd(proc_fd, maps, entry->d_name);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sys/probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sys/pagemap.h"
+#include "sys/pidfd.h"
+#include "sys/procfs.h"
+#include "sys/uffd.h"
+
+static bool has_pagemap_scan(void)
+{
+	_cleanup_close_ int proc_fd = procfs_open(getpid());
+	_cleanup_close_ int fd = proc_fd < 0 ? -1 : pagemap_open(proc_fd);
+
+	return fd >= 0 && pagemap_can_scan(fd);
+}
+
+static bool has_pidfd_getfd(void)
+{
+	_cleanup_close_ int pidfd = pidfd_from_pid(getpid());
+	_cleanup_close_ int fd = pidfd < 0 ? -1 : pidfd_take_fd(pidfd, 0);
+
+	return fd >= 0 || (pidfd >= 0 && fd == -EBADF);
+}
+
+static bool has_vm_readv(void)
+{
+	char from = 'x', to = 0;
+	struct iovec local = { &to, 1 }, remote = { &from, 1 };
+
+	return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == 1;
+}
+
+static bool has_memfd(void)
+{
+	_cleanup_close_ int fd = memfd_create("probe", MFD_CLOEXEC);
+
+	return fd >= 0;
+}
+
+static void add(struct probe_result *results, size_t *n, const char *name,
+		bool has, enum probe_state otherwise, const char *use)
+{
+	results[(*n)++] = (struct probe_result){
+		.name = name,
+		.state = has ? PROBE_YES : otherwise,
+		.use = use,
+	};
+}
+
+size_t probe_kernel(struct probe_result *results)
+{
+	uint64_t features = 0;
+	int r = uffd_query_features(&features);
+	size_t n = 0;
+
+	add(results, &n, "userfaultfd", !r, PROBE_REQUIRED,
+	    r == -EPERM ? "not allowed: run as root, or grant CAP_SYS_PTRACE" :
+			  "Linux 5.11 with CONFIG_USERFAULTFD");
+	add(results, &n, "userfaultfd write-protect",
+	    features & UFFD_FEATURE_PAGEFAULT_FLAG_WP, PROBE_REQUIRED,
+	    "protects private memory (Linux 5.7)");
+	add(results, &n, "userfaultfd write-protect, shared memory",
+	    features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM, PROBE_NO,
+	    "memfd, tmpfs and hugetlbfs can be dumped (Linux 5.19)");
+	add(results, &n, "userfaultfd write-protect, unpopulated",
+	    features & UFFD_FEATURE_WP_UNPOPULATED, PROBE_NO,
+	    "without it holes are filled before arming (Linux 6.4)");
+	add(results, &n, "userfaultfd events",
+	    features & UFFD_FEATURE_EVENT_REMOVE &&
+		    features & UFFD_FEATURE_EVENT_UNMAP,
+	    PROBE_REQUIRED, "memory that goes away is noticed (Linux 4.11)");
+	add(results, &n, "/dev/userfaultfd",
+	    !access("/dev/userfaultfd", R_OK | W_OK), PROBE_NO,
+	    "targets that may not call userfaultfd(2) themselves (Linux 6.1)");
+	add(results, &n, "PAGEMAP_SCAN", has_pagemap_scan(), PROBE_NO,
+	    "without it page tables are read word by word (Linux 6.7)");
+	add(results, &n, "pidfd_getfd", has_pidfd_getfd(), PROBE_REQUIRED,
+	    "takes descriptors over from the target (Linux 5.6)");
+	add(results, &n, "process_vm_readv", has_vm_readv(), PROBE_REQUIRED,
+	    "reads private memory (CONFIG_CROSS_MEMORY_ATTACH)");
+	add(results, &n, "memfd_create", has_memfd(), PROBE_REQUIRED,
+	    "takes the device state of a VM");
+	return n;
+}

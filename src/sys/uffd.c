@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sys/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+int uffd_init(int uffd, uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	return ioctl(uffd, UFFDIO_API, &api) ? -errno : 0;
+}
+
+int uffd_query_features(uint64_t *features)
+{
+	_cleanup_close_ int fd = -1;
+	struct uffdio_api api = { .api = UFFD_API };
+
+	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == EPERM) {
+		_cleanup_close_ int dev =
+			open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+		if (dev < 0)
+			return -EPERM;
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	}
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, UFFDIO_API, &api))
+		return -errno;
+	*features = api.features;
+	return 0;
+}
+
+int uffd_register_wp(int uffd, struct range range)
+{
+	struct uffdio_register reg = {
+		.range = { .start = range.start, .len = range_len(range) },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	/* A range that registers but can't be protected is of no use. */
+	if (!(reg.ioctls & (uint64_t)1 << _UFFDIO_WRITEPROTECT)) {
+		uffd_unregister(uffd, range);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int uffd_unregister(int uffd, struct range range)
+{
+	struct uffdio_range r = { .start = range.start,
+				  .len = range_len(range) };
+
+	return ioctl(uffd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
+}
+
+static int uffd_writeprotect(int uffd, struct range range, uint64_t mode)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { .start = range.start, .len = range_len(range) },
+		.mode = mode,
+	};
+
+	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp)) {
+		/* An madvise or munmap waits for its event to be read, which
+		 * another thread does. */
+		if (errno == EAGAIN)
+			sched_yield();
+		else if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+int uffd_protect(int uffd, struct range range)
+{
+	return uffd_writeprotect(uffd, range, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int uffd_unprotect(int uffd, struct range range)
+{
+	return uffd_writeprotect(uffd, range, 0);
+}
+
+int uffd_read(int uffd, struct uffd_msg *msgs, size_t max)
+{
+	ssize_t n = read(uffd, msgs, max * sizeof(*msgs));
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n < 0)
+		return -errno;
+	return (int)((size_t)n / sizeof(*msgs));
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * userfaultfd(2), write-protect mode. A descriptor acts on the memory of the
+ * process that created it, whoever holds it now: all addresses are the
+ * target's. Thin wrappers: 0 or -errno, no logging, any thread.
+ *
+ * What is newer than the oldest headers that we build with is defined here,
+ * from include/uapi/linux/userfaultfd.h.
+ */
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/util.h"
+
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12) /* 5.19 */
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13) /* 6.4 */
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* 6.1 */
+#endif
+
+/*
+ * Asks for `features`; a kernel that lacks one of them fails with -EINVAL and
+ * the descriptor may be asked again.
+ */
+int uffd_init(int uffd, uint64_t features);
+
+/*
+ * What this kernel knows, asked of a descriptor of our own. -EPERM where even
+ * that is not allowed, -ENOSYS where there is no userfaultfd.
+ */
+int uffd_query_features(uint64_t *features);
+
+/*
+ * Registers a page-aligned range for write protection. -EBUSY when another
+ * userfaultfd has it, -EINVAL when the memory's kind can't be protected,
+ * -EPERM for a private mapping of a file that may not be written.
+ */
+int uffd_register_wp(int uffd, struct range range);
+int uffd_unregister(int uffd, struct range range);
+
+/*
+ * Write-protects a range / lets writers through and wakes who waits in it.
+ * Restarts by itself while the address space is changing (EAGAIN). -ENOENT:
+ * the range is not, or not any more, registered.
+ */
+int uffd_protect(int uffd, struct range range);
+int uffd_unprotect(int uffd, struct range range);
+
+/*
+ * Reads at most `max` events without blocking; returns how many, 0 for none,
+ * or -errno.
+ */
+int uffd_read(int uffd, struct uffd_msg *msgs, size_t max);

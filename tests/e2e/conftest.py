@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import guest as guest_module
+from harness import host
+from harness.guest import Guest
+
+pytest.register_assert_rewrite("harness.procstate", "harness.cli")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than half a minute")
+
+
+@pytest.fixture(scope="session")
+def guest_files():
+    """Kernel and initramfs, built where they are not up to date."""
+    host.require_root()
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86_64 is not installed")
+    return guest_module.build()
+
+
+class Guests:
+    """Starts guests and ends all that a test leaves."""
+
+    def __init__(self):
+        self._open = []
+
+    def start(self, spec, ready=True, **options):
+        return self.adopt(Guest(spec, **options), ready)
+
+    def restore(self, source, incoming, **options):
+        """A restored QEMU has no ready line: it was printed before."""
+        return self.adopt(source.restore(incoming, **options), ready=False)
+
+    def adopt(self, guest, ready):
+        self._open.append(guest)
+        if ready:
+            guest.wait_ready()
+        return guest
+
+    def close(self):
+        while self._open:
+            self._open.pop().close()
+
+
+@pytest.fixture
+def guests(guest_files):
+    guests = Guests()
+    yield guests
+    guests.close()
+
+
+@pytest.fixture(scope="module")
+def module_guests(guest_files):
+    """The same for guests that the tests of a module share."""
+    guests = Guests()
+    yield guests
+    guests.close()
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Where a dump goes; removed after the test, images are large."""
+    path = tmp_path / "image"
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(Path(f"{path}.partial"), ignore_errors=True)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs the program under test, which the environment names in SNAPUFFD."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Exit codes.
+DONE = 0
+FAILED = 1  # the target runs on unharmed
+USAGE = 2
+REFUSED = 3  # target or host can't be snapshotted
+INCONSISTENT = 4  # discarded
+
+
+def program():
+    path = os.environ.get("SNAPUFFD")
+    if not path:
+        pytest.skip("SNAPUFFD does not name the program")
+    assert os.access(path, os.X_OK), f"{path} cannot be executed"
+    return str(Path(path).resolve())
+
+
+@dataclass(frozen=True)
+class Result:
+    args: list
+    code: int
+    out: bytes
+    err: str
+
+    def json(self):
+        found = json.loads(self.out)
+        assert isinstance(found, dict), f"not one object: {found!r}"
+        return found
+
+    def expect(self, code):
+        assert self.code == code, (
+            f"{' '.join(self.args)}: exit code {self.code}, not {code}; "
+            f"stderr: {self.err!r}"
+        )
+        return self
+
+    def expect_error(self, code, *words):
+        """One clear line on stderr, which has one of the words, if any."""
+        self.expect(code)
+        lines = self.err.splitlines()
+        what = f"{' '.join(self.args)}: stderr {self.err!r}"
+        assert len(lines) == 1, f"{what}: {len(lines)} lines, not one"
+        assert lines[0].startswith("snapuffd: "), f"{what}: no prefix"
+        assert len(lines[0]) > len("snapuffd: ") + 8, f"{what}: says nothing"
+        if words:
+            assert any(word.lower() in lines[0].lower() for word in words), (
+                f"{what}: none of {words}"
+            )
+        return self
+
+
+def run(*args, timeout=120, prefix=(), exe=None):
+    """`prefix` is a command that runs the program, `exe` a copy of it."""
+    argv = [*map(str, prefix), str(exe or program()), *map(str, args)]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=timeout,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"{' '.join(argv)}: still running after "
+                             f"{timeout} s") from None  # fmt: skip
+    return Result(argv, done.returncode, done.stdout,
+                  done.stderr.decode(errors="replace"))  # fmt: skip
+
+
+class Running:
+    """A verb under way, to be stopped, signalled and waited for.
+
+    Held (SIGSTOP) it is at a known step for as long as a test needs.
+    """
+
+    def __init__(self, *args):
+        self.argv = [program(), *map(str, args)]
+        self.process = subprocess.Popen(
+            self.argv, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def _has_userfaultfd(self):
+        try:
+            fds = os.listdir(f"/proc/{self.pid}/fd")
+        except (FileNotFoundError, PermissionError):
+            return False
+        for fd in fds:
+            try:
+                link = os.readlink(f"/proc/{self.pid}/fd/{fd}")
+            except OSError:
+                continue
+            if link == "anon_inode:[userfaultfd]":
+                return True
+        return False
+
+    def hold_when_armed(self, out, timeout=30):
+        """Stops it once it has begun OUT.partial and owns a userfaultfd.
+        False when it was over before it could be caught."""
+        partial = Path(f"{out}.partial")
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                return False
+            if partial.exists() and self._has_userfaultfd():
+                self.signal(signal.SIGSTOP)
+                # Stopped or, if it just ended, over.
+                os.waitid(os.P_PID, self.pid,
+                          os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+                return self.process.poll() is None and not Path(out).exists()
+        raise AssertionError(f"{' '.join(self.argv)}: never armed")
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def wait(self, timeout=120):
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{' '.join(self.argv)}: still running after {timeout} s"
+            ) from None
+        return Result(self.argv, self.process.returncode, out,
+                      err.decode(errors="replace"))  # fmt: skip

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What tests need of the machine; what is not there is a reason to skip."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_HUGE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+
+
+def require_root():
+    if os.geteuid():
+        pytest.skip("needs root")
+
+
+@contextlib.contextmanager
+def huge_pages(mib):
+    """So many MiB more of 2 MiB pages, given back at the end."""
+    require_root()
+    if not _HUGE.exists():
+        pytest.skip("this kernel has no 2 MiB hugetlb pages")
+    before = int(_HUGE.read_text())
+    wanted = before + mib // 2
+    try:
+        _HUGE.write_text(str(wanted))
+        if int(_HUGE.read_text()) < wanted:
+            pytest.skip(f"no {mib} MiB in hugetlb pages to be had")
+        yield
+    finally:
+        _HUGE.write_text(str(before))
+
+
+@contextlib.contextmanager
+def tmpfs(options):
+    """The path of a tmpfs mounted for the time of the test."""
+    require_root()
+    path = Path(tempfile.mkdtemp(prefix="snapuffd-tmpfs-"))
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "none", path],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+        try:
+            yield path
+        finally:
+            subprocess.run(["umount", "-l", path], check=True)
+    finally:
+        path.rmdir()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the command line says of itself, and to those who mistype."""
+
+import re
+
+import pytest
+from harness import cli
+
+VERBS = ["check", "dump", "inspect", "verify", "convert"]
+
+
+def test_help():
+    result = cli.run("--help").expect(cli.DONE)
+    assert result.err == ""
+    for verb in VERBS:
+        assert verb in result.out.decode()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_verb(verb):
+    result = cli.run(verb, "--help").expect(cli.DONE)
+    text = result.out.decode()
+    assert result.err == ""
+    assert f"snapuffd {verb}" in text
+    assert "--json" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_help_names_options():
+    text = cli.run("dump", "--help").expect(cli.DONE).out.decode()
+    for option in ("--pid", "--out", "--qmp"):
+        assert option in text
+
+
+def test_version():
+    result = cli.run("--version").expect(cli.DONE)
+    assert re.fullmatch(r"snapuffd \d+\.\d+\S*\n", result.out.decode())
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["frobnicate"],
+        ["--frobnicate"],
+        *([verb, "--frobnicate"] for verb in VERBS),
+        ["dump"],
+        ["dump", "--pid", "1"],
+        ["dump", "--out", "image"],
+        ["dump", "--pid", "--out", "image"],
+        ["dump", "--pid", "x", "--out", "image"],
+        ["dump", "--pid", "1x", "--out", "image"],
+        ["dump", "--pid", "0", "--out", "image"],
+        ["dump", "--pid", "-1", "--out", "image"],
+        ["dump", "--pid", "99999999999999999999", "--out", "image"],
+        ["dump", "--pid", "", "--out", "image"],
+        ["dump", "--pid", "1", "--out", ""],
+        ["dump", "--pid", "1", "--out", "image", "stray"],
+        ["check", "--pid", "x"],
+        ["check", "stray"],
+        ["inspect"],
+        ["inspect", "one", "two"],
+        ["verify"],
+        ["convert", "image"],
+        ["convert", "image", "--to", "qemu"],
+        ["convert", "image", "--out", "file"],
+        ["convert", "image", "--to", "frobnicate", "--out", "file"],
+        ["convert", "--to", "qemu", "--out", "file"],
+    ],
+    ids=" ".join,
+)
+def test_usage_error(tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    result = cli.run(*args)
+    result.expect_error(cli.USAGE)
+    assert result.out == b""
+    assert not list(tmp_path.iterdir())
