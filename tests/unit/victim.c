@@ -49,6 +49,7 @@ static int pipe_fds[2], epoll_fd, sock, listener;
 static uint32_t futex_word;
 static bool eintr_allowed;
 static pthread_t main_thread;
+static atomic_int n_helpers; /* threads that have started */
 
 static void fail_self(const char *fmt, ...)
 {
@@ -407,6 +408,7 @@ static void *feed(void *arg)
 {
 	bool kicks = arg;
 
+	atomic_fetch_add(&n_helpers, 1);
 	while (!atomic_load(&self->quit)) {
 		int queued = 0;
 		struct pollfd fd = { .fd = pipe_fds[0], .events = POLLIN };
@@ -428,6 +430,7 @@ static void *feed(void *arg)
 static void *wait_idle(void *arg)
 {
 	(void)arg;
+	atomic_fetch_add(&n_helpers, 1);
 	poll(NULL, 0, -1);
 	fail_self("idle thread: poll: woke (%m)");
 	return NULL;
@@ -531,6 +534,8 @@ static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 		kind->setup(self);
 	start_thread(feed, kind->setup ? (void *)1 : NULL);
 	start_thread(wait_idle, NULL);
+	while (atomic_load(&n_helpers) < 2)
+		usleep(100);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (traits & (VICTIM_SIGNALS | VICTIM_ALTSTACK)) {
 		eintr_allowed = kind->may_see_eintr_by_signals;

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "unit.h"
+
+/*
+ * The capture engine on memory of this very process: threads rewrite it as
+ * fast as they can, stand still for the instant, and go on. What the sink was
+ * given must be, byte for byte, what was there while they stood.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "capture/capture.h"
+#include "sys/pagemap.h"
+#include "sys/pidfd.h"
+#include "sys/procfs.h"
+#include "sys/uffd.h"
+
+#define N_WRITERS 2
+
+struct world {
+	uint8_t *memory;
+	size_t len;
+	int memfd; /* -1: anonymous */
+	uint8_t *expected;
+	uint8_t *got;
+	pthread_rwlock_t frozen; /* writers hold it for reading */
+	_Atomic bool stop;
+	_Atomic uint64_t n_writes;
+	pthread_t writers[N_WRITERS];
+
+	int proc_fd, pidfd, pagemap_fd;
+	struct capture *capture;
+	unsigned sink_delay_us;
+	int sink_fails_after; /* calls; -1: never */
+	uint8_t *twice; /* per page: how often the sink got it */
+};
+
+static uint64_t next_random(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+/* All over, so that pages also come into being at every time. */
+static void *write_memory(void *data)
+{
+	static _Atomic uint64_t seeds = 88172645463325252;
+	struct world *w = data;
+	uint64_t seed = atomic_fetch_add(&seeds, 7919);
+
+	while (!atomic_load(&w->stop)) {
+		pthread_rwlock_rdlock(&w->frozen);
+		for (int i = 0; i < 64; i++) {
+			uint64_t at = next_random(&seed) % (w->len / 8);
+
+			((volatile uint64_t *)w->memory)[at] = seed;
+		}
+		pthread_rwlock_unlock(&w->frozen);
+		atomic_fetch_add(&w->n_writes, 64);
+	}
+	return NULL;
+}
+
+static int sink_put(void *opaque, unsigned region, uint64_t first, uint64_t n,
+		    const void *data)
+{
+	struct world *w = opaque;
+
+	assert_int_equal(region, 0);
+	assert_true((first + n) * PAGE_SIZE <= w->len);
+	if (w->sink_fails_after >= 0 && !w->sink_fails_after--)
+		return log_errno(-ENOSPC, "sink: %m");
+	if (w->sink_delay_us)
+		usleep(w->sink_delay_us);
+	memcpy(w->got + first * PAGE_SIZE, data, n * PAGE_SIZE);
+	for (uint64_t i = first; i < first + n; i++)
+		w->twice[i]++;
+	return 0;
+}
+
+static int open_uffd(bool *markers)
+{
+	uint64_t known, wanted;
+	int fd;
+
+	if (uffd_query_features(&known) ||
+	    !(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+		print_message("no userfaultfd write-protection here\n");
+		skip();
+	}
+	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0) {
+		print_message("userfaultfd(2): %s\n", strerror(errno));
+		skip();
+	}
+	wanted = known & (UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
+			  UFFD_FEATURE_EVENT_REMAP |
+			  UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+			  UFFD_FEATURE_WP_UNPOPULATED);
+	assert_int_equal(uffd_init(fd, wanted), 0);
+	*markers = known & UFFD_FEATURE_WP_UNPOPULATED;
+	return fd;
+}
+
+enum memory_kind {
+	ANON_SMALL,
+	ANON_HUGE,
+	MEMFD,
+};
+
+static struct world *world_new(enum memory_kind kind, size_t len)
+{
+	struct world *w = calloc(1, sizeof(*w));
+	pthread_rwlockattr_t attr;
+	uint8_t *memory;
+
+	w->len = len;
+	w->memfd = -1;
+	w->sink_fails_after = -1;
+	if (kind == MEMFD) {
+		w->memfd = memfd_create("test", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(w->memfd, (off_t)len), 0);
+		memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      w->memfd, 0);
+		assert_ptr_not_equal(memory, MAP_FAILED);
+		w->memory = memory;
+	} else {
+		memory = mmap(NULL, len + PMD_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_ptr_not_equal(memory, MAP_FAILED);
+		/* Not on an extent's border, for the harder case. */
+		w->memory = (uint8_t *)ROUND_UP((uintptr_t)memory, PMD_SIZE) +
+			    3 * PAGE_SIZE;
+		w->len = len - 8 * PAGE_SIZE;
+		madvise(memory, len + PMD_SIZE,
+			kind == ANON_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	}
+	w->expected = malloc(w->len);
+	w->got = calloc(1, w->len);
+	w->twice = calloc(1, w->len / PAGE_SIZE);
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(
+		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&w->frozen, &attr);
+
+	w->proc_fd = procfs_open(getpid());
+	w->pidfd = pidfd_from_pid(getpid());
+	w->pagemap_fd = pagemap_open(w->proc_fd);
+	assert_true(w->pagemap_fd >= 0);
+	return w;
+}
+
+/* Two thirds of it, with gaps of pages and of whole extents. */
+static void populate(struct world *w)
+{
+	for (size_t page = 0; page < w->len / PAGE_SIZE; page++)
+		if (page / PMD_PAGES % 3 && page % 7)
+			memset(w->memory + page * PAGE_SIZE, (int)page | 1,
+			       PAGE_SIZE);
+}
+
+static void start_writers(struct world *w)
+{
+	uint64_t before = atomic_load(&w->n_writes);
+
+	for (int i = 0; i < N_WRITERS; i++)
+		assert_int_equal(pthread_create(&w->writers[i], NULL,
+						write_memory, w),
+				 0);
+	while (atomic_load(&w->n_writes) == before)
+		usleep(100);
+}
+
+/* Fails if a writer still waits for a page. */
+static void stop_writers(struct world *w)
+{
+	uint64_t before = atomic_load(&w->n_writes);
+
+	for (int i = 0; atomic_load(&w->n_writes) < before + 640; i++) {
+		assert_true(i < 50000);
+		usleep(100);
+	}
+	atomic_store(&w->stop, true);
+	for (int i = 0; i < N_WRITERS; i++)
+		pthread_join(w->writers[i], NULL);
+	atomic_store(&w->stop, false);
+}
+
+static void world_free(struct world *w)
+{
+	w->capture = capture_free(w->capture);
+	munmap((void *)ROUND_DOWN((uintptr_t)w->memory, PMD_SIZE), w->len);
+	free(w->expected);
+	free(w->got);
+	free(w->twice);
+	close_fd(&w->memfd);
+	close_fd(&w->proc_fd);
+	close_fd(&w->pidfd);
+	close_fd(&w->pagemap_fd);
+	pthread_rwlock_destroy(&w->frozen);
+	free(w);
+}
+
+static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
+{
+	struct capture_config config = {
+		.pid = getpid(),
+		.pidfd = w->pidfd,
+		.pagemap_fd = w->pagemap_fd,
+		.buffer_bytes = buffer,
+		.granule_bytes = granule,
+		.sink = { sink_put, w },
+	};
+	struct region_desc desc = {
+		.range = { (uintptr_t)w->memory,
+			   (uintptr_t)w->memory + w->len },
+		.page_size = PAGE_SIZE,
+		.fd = w->memfd,
+		.shared = w->memfd >= 0,
+	};
+
+	config.uffd = open_uffd(&config.markers);
+	assert_int_equal(capture_new(&w->capture, &config), 0);
+	assert_int_equal(capture_add_region(w->capture, &desc), 0);
+}
+
+/* Up to the thaw; `expected` is the memory of the instant. */
+static void take_instant(struct world *w)
+{
+	assert_int_equal(capture_arm(w->capture), 0);
+	assert_int_equal(capture_settle(w->capture), 0);
+	pthread_rwlock_wrlock(&w->frozen);
+	assert_int_equal(capture_rearm(w->capture), 0);
+	memcpy(w->expected, w->memory, w->len);
+	pthread_rwlock_unlock(&w->frozen);
+}
+
+static size_t n_wrong_pages(const struct world *w)
+{
+	size_t n = 0;
+
+	for (size_t at = 0; at < w->len; at += PAGE_SIZE)
+		n += !!memcmp(w->expected + at, w->got + at, PAGE_SIZE);
+	return n;
+}
+
+static void capture_is_exact(enum memory_kind kind, size_t len, uint64_t buffer,
+			     uint64_t granule, unsigned sink_delay_us)
+{
+	struct world *w = world_new(kind, len);
+	struct capture_stats *stats = calloc(1, sizeof(*stats));
+
+	w->sink_delay_us = sink_delay_us;
+	populate(w);
+	make_capture(w, buffer, granule);
+	start_writers(w);
+	take_instant(w);
+	assert_int_equal(capture_run(w->capture), 0);
+	assert_int_equal(capture_drain(w->capture), 0);
+	capture_get_stats(w->capture, stats);
+	stop_writers(w);
+
+	assert_int_equal(n_wrong_pages(w), 0);
+	for (size_t i = 0; i < w->len / PAGE_SIZE; i++)
+		assert_true(w->twice[i] <= 1);
+	assert_int_equal(stats->pages_total, w->len / PAGE_SIZE);
+	assert_true(stats->faults.n > 0);
+	assert_true(stats->peak_buffer_bytes <= max_u64(buffer, 16 * MIB));
+	free(stats);
+	world_free(w);
+}
+
+static void small_pages(void **state)
+{
+	(void)state;
+	capture_is_exact(ANON_SMALL, 64 * MIB, 64 * MIB, 64 * KIB, 0);
+}
+
+static void single_pages(void **state)
+{
+	(void)state;
+	capture_is_exact(ANON_SMALL, 32 * MIB, 64 * MIB, 4 * KIB, 0);
+}
+
+static void huge_pages(void **state)
+{
+	(void)state;
+	capture_is_exact(ANON_HUGE, 128 * MIB, 64 * MIB, 256 * KIB, 0);
+}
+
+static void shared_memory(void **state)
+{
+	(void)state;
+	capture_is_exact(MEMFD, 64 * MIB, 64 * MIB, 256 * KIB, 0);
+}
+
+static void slow_sink_and_few_buffers(void **state)
+{
+	(void)state;
+	capture_is_exact(ANON_SMALL, 32 * MIB, 16 * MIB, 128 * KIB, 2000);
+}
+
+/* The comparison above would catch a copy that is not of one instant. */
+static void a_plain_copy_is_torn(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+
+	(void)state;
+	populate(w);
+	start_writers(w);
+	pthread_rwlock_wrlock(&w->frozen);
+	memcpy(w->expected, w->memory, w->len);
+	pthread_rwlock_unlock(&w->frozen);
+	usleep(1000);
+	memcpy(w->got, w->memory, w->len);
+	stop_writers(w);
+	assert_true(n_wrong_pages(w) > 0);
+	world_free(w);
+}
+
+/* And so it is when what was written during arming is not protected again. */
+static void skipping_the_rearm_is_torn(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+
+	(void)state;
+	populate(w);
+	make_capture(w, 64 * MIB, 64 * KIB);
+	start_writers(w);
+	assert_int_equal(capture_arm(w->capture), 0);
+	usleep(2000);
+	pthread_rwlock_wrlock(&w->frozen);
+	memcpy(w->expected, w->memory, w->len);
+	pthread_rwlock_unlock(&w->frozen);
+	usleep(2000);
+	assert_int_equal(capture_rearm(w->capture), 0);
+	assert_int_equal(capture_run(w->capture), 0);
+	assert_int_equal(capture_drain(w->capture), 0);
+	stop_writers(w);
+	assert_true(n_wrong_pages(w) > 0);
+	world_free(w);
+}
+
+static void a_failing_sink_frees_the_writers(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+	int r;
+
+	(void)state;
+	w->sink_fails_after = 3;
+	w->sink_delay_us = 1000;
+	populate(w);
+	make_capture(w, 16 * MIB, 64 * KIB);
+	start_writers(w);
+	take_instant(w);
+	r = capture_run(w->capture);
+	if (!r)
+		r = capture_drain(w->capture);
+	assert_int_equal(r, -ENOSPC);
+	w->capture = capture_free(w->capture);
+	stop_writers(w);
+	world_free(w);
+}
+
+/* Giving up at each stage leaves nobody waiting and nothing protected. */
+static void giving_up_frees_the_writers(void **state)
+{
+	(void)state;
+	for (int stage = 0; stage < 5; stage++) {
+		struct world *w = world_new(ANON_SMALL, 16 * MIB);
+
+		populate(w);
+		make_capture(w, 16 * MIB, 64 * KIB);
+		start_writers(w);
+		if (stage >= 1)
+			assert_int_equal(capture_arm(w->capture), 0);
+		if (stage >= 2)
+			assert_int_equal(capture_settle(w->capture), 0);
+		if (stage >= 3)
+			assert_int_equal(capture_rearm(w->capture), 0);
+		if (stage >= 4)
+			assert_int_equal(capture_run(w->capture), 0);
+		w->capture = capture_free(w->capture);
+		stop_writers(w);
+		world_free(w);
+	}
+}
+
+static void discarded_pages_are_noticed(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+	int r;
+
+	(void)state;
+	populate(w);
+	make_capture(w, 16 * MIB, 64 * KIB);
+	take_instant(w);
+	/* The call returns when its event has been read. */
+	assert_int_equal(madvise((void *)ROUND_UP((uintptr_t)w->memory +
+							  w->len / 2,
+						  PAGE_SIZE),
+				 4 * MIB, MADV_DONTNEED),
+			 0);
+	r = capture_run(w->capture);
+	assert_int_equal(r, RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* Discarded while arming, written again: still the memory of the instant. */
+static void discards_before_the_instant_are_fine(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+	uint8_t *at;
+
+	(void)state;
+	populate(w);
+	make_capture(w, 64 * MIB, 64 * KIB);
+	assert_int_equal(capture_arm(w->capture), 0);
+	at = (uint8_t *)ROUND_UP((uintptr_t)w->memory + w->len / 2, PAGE_SIZE);
+	assert_int_equal(madvise(at, 4 * MIB, MADV_DONTNEED), 0);
+	memset(at, 0x5a, 64 * KIB);
+	start_writers(w);
+	assert_int_equal(capture_settle(w->capture), 0);
+	pthread_rwlock_wrlock(&w->frozen);
+	assert_int_equal(capture_rearm(w->capture), 0);
+	memcpy(w->expected, w->memory, w->len);
+	pthread_rwlock_unlock(&w->frozen);
+	assert_int_equal(capture_run(w->capture), 0);
+	assert_int_equal(capture_drain(w->capture), 0);
+	stop_writers(w);
+	assert_int_equal(n_wrong_pages(w), 0);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(small_pages),
+		cmocka_unit_test(single_pages),
+		cmocka_unit_test(huge_pages),
+		cmocka_unit_test(shared_memory),
+		cmocka_unit_test(slow_sink_and_few_buffers),
+		cmocka_unit_test(a_plain_copy_is_torn),
+		cmocka_unit_test(skipping_the_rearm_is_torn),
+		cmocka_unit_test(a_failing_sink_frees_the_writers),
+		cmocka_unit_test(giving_up_frees_the_writers),
+		cmocka_unit_test(discarded_pages_are_noticed),
+		cmocka_unit_test(discards_before_the_instant_are_fine),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
