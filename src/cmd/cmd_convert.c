@@ -89,7 +89,7 @@ const struct verb cmd_convert = {
 	.usage =
 		"usage: snapuffd convert DIR --to FORMAT --out F [options]\n"
 		"\n"
-		"  --to qemu        a migration stream: qemu-system-x86_64 … -incoming 'exec:cat F'\n"
+		"  --to qemu        a migration stream, for QEMU's -incoming 'exec:cat F'\n"
 		"  --to raw         a directory with one sparse file of plain memory a region\n"
 		"  --out F          what to write; must not exist; '-' streams (qemu)\n" COMMON_USAGE
 		"\n"

@@ -141,8 +141,11 @@ static int stop_once(struct remote *r, uint64_t deadline)
 	}
 	if (err == -ESRCH)
 		r->state = REMOTE_FREE;
+	else if (err == -ETIMEDOUT)
+		log_error("pid %d: its main thread does not stop; it may be in "
+			  "uninterruptible sleep", r->pid);
 	else
-		log_errno(err, "pid %d: does not stop: %m", r->pid);
+		log_errno(err, "pid %d: stopping it: %m", r->pid);
 	return err;
 }
 
@@ -173,6 +176,7 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 		if (!err)
 			err = is_good_place(r, stack);
 		if (err > 0) {
+			r->held_since_ns = now_ns();
 			arch_restart_eintr(&r->regs);
 			return 0;
 		}
@@ -249,15 +253,12 @@ static int hold(struct remote *r, int pidfd, const struct layout *layout)
 	return err ? err : park(r, layout);
 }
 
-int remote_hold(struct remote *r, pid_t pid, int proc_fd, int pidfd)
+static int hold_checked(struct remote *r, pid_t pid, int proc_fd, int pidfd)
 {
 	struct proc_status status;
 	struct layout layout;
 	int err, left;
 
-	*r = (struct remote){ .pid = pid,
-			      .proc_fd = proc_fd,
-			      .state = REMOTE_FREE };
 	err = procfs_read_status(proc_fd, &status);
 	if (err)
 		return err == -ESRCH ? err :
@@ -271,11 +272,24 @@ int remote_hold(struct remote *r, pid_t pid, int proc_fd, int pidfd)
 		return err;
 
 	r->state = REMOTE_RUNNING;
-	r->held_since_ns = now_ns();
 	err = hold(r, pidfd, &layout);
 	if (!err)
 		return 0;
-	left = remote_let_go(r);
+	/* One that does not stop for us will not stop to be let go either. */
+	left = err == -ETIMEDOUT ? 0 : remote_let_go(r);
 	wayback_deinit(&r->wayback);
 	return left == -ETIMEDOUT ? left : err;
+}
+
+int remote_hold(struct remote *r, pid_t pid, int proc_fd, int pidfd)
+{
+	int err;
+
+	*r = (struct remote){ .pid = pid,
+			      .proc_fd = proc_fd,
+			      .state = REMOTE_FREE };
+	err = hold_checked(r, pid, proc_fd, pidfd);
+	if (err == -ESRCH)
+		log_error("pid %d: is gone", pid);
+	return err;
 }

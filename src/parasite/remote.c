@@ -20,10 +20,10 @@
 #define STOP_TIMEOUT_NS 2000000000
 
 /*
- * Calls that the thread's seccomp filter may kill for begin as this one, which
- * no filter forbids (malloc needs it) and which fails: the number is replaced
- * in the stop at its entry. A tracer that dies there, and the suspension of
- * seccomp with it, leaves nothing to be killed for.
+ * Every call begins as this one, which no seccomp filter forbids (malloc needs
+ * it) and which fails; the number is replaced in the stop at its entry. With
+ * the tracer dies the suspension of seccomp: a filter that kills for the real
+ * call has then only the instant from the replacement to the check to do so.
  */
 #define HARMLESS_CALL SYS_munmap
 

@@ -487,25 +487,36 @@ static void storm_signals(bool on_altstack)
 	setitimer(ITIMER_REAL, &often, NULL);
 }
 
+static const long forbidden_calls[] = { SYS_userfaultfd, SYS_socket,
+					SYS_socketpair,	 SYS_recvmsg,
+					SYS_ioctl,	 SYS_mmap,
+					-1 };
+
+bool victim_is_forbidden_call(long nr)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(forbidden_calls); i++)
+		if (forbidden_calls[i] == nr)
+			return true;
+	return false;
+}
+
 static void forbid_foreign_calls(void)
 {
-#define KILL_FOR(nr)                                                           \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),                         \
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
-	struct sock_filter filter[] = {
+	struct sock_filter filter[2 * ARRAY_SIZE(forbidden_calls) + 2] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 			 offsetof(struct seccomp_data, nr)),
-		KILL_FOR(SYS_userfaultfd),
-		KILL_FOR(SYS_socket),
-		KILL_FOR(SYS_socketpair),
-		KILL_FOR(SYS_recvmsg),
-		KILL_FOR(SYS_ioctl),
-		KILL_FOR(SYS_mmap),
-		KILL_FOR((uint32_t)-1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = { ARRAY_SIZE(filter), filter };
+	struct sock_filter *at = filter + 1;
 
+	for (size_t i = 0; i < ARRAY_SIZE(forbidden_calls); i++) {
+		*at++ = (struct sock_filter)BPF_JUMP(
+			BPF_JMP | BPF_JEQ | BPF_K,
+			(uint32_t)forbidden_calls[i], 0, 1);
+		*at++ = (struct sock_filter)BPF_STMT(
+			BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	}
+	*at = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
 		fail_self("seccomp: %m");

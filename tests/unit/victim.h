@@ -41,6 +41,9 @@ extern const struct victim_kind victim_kinds[];
 extern const size_t victim_n_kinds;
 const struct victim_kind *victim_find_kind(const char *name);
 
+/* What VICTIM_SECCOMP is killed for. */
+bool victim_is_forbidden_call(long nr);
+
 /* Places that a thread cannot be held in. */
 extern const struct victim_kind victim_32_bit;
 extern const struct victim_kind victim_foreign_stack;

@@ -378,6 +378,12 @@ class Guest:
         """Pages that are judged."""
         return judge.ready_pages(self.serial())
 
+    @property
+    def judge_start(self):
+        """The step the judge began with, before any verdict; None for a
+        restored guest."""
+        return self.pages()
+
     def verdicts(self):
         return judge.verdicts(self.serial())
 

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * kill -9 of the tracer. The tracer is a child that infects and cures a victim
+ * and that is traced in turn, so that it can be killed at the entry and at the
+ * exit of each single system call it makes: nothing else that it does has an
+ * effect on the victim. Then at random instants, with nobody tracing it.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "parasite/parasite.h"
+#include "sys/ptrace.h"
+#include "victim.h"
+
+#define RANDOM_KILLS 300
+#define RANDOM_US    4000 /* two lives or so */
+#define STOP_NS	     10000000000
+
+struct tracer {
+	pid_t pid;
+	int start; /* closing it lets the tracer begin */
+};
+
+static _Noreturn void trace(struct victim *v, int start, bool forever)
+{
+	int dev_fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	char c;
+
+	if (read(start, &c, 1))
+		_exit(1);
+	do {
+		struct parasite *p;
+		int uffd = -1;
+
+		if (parasite_infect(&p, v->pid, v->proc_fd, v->pidfd))
+			_exit(2);
+		if (parasite_make_uffd(p, dev_fd, &uffd))
+			_exit(3);
+		if (parasite_cure(p))
+			_exit(4);
+		close(uffd);
+	} while (forever);
+	_exit(0);
+}
+
+static void start_tracer(struct tracer *t, struct victim *v, bool forever)
+{
+	int start[2];
+
+	assert_int_equal(pipe2(start, O_CLOEXEC), 0);
+	t->start = start[1];
+	t->pid = fork();
+	assert_int_not_equal(t->pid, -1);
+	if (!t->pid) {
+		close(start[1]);
+		trace(v, start[0], forever);
+	}
+	close(start[0]);
+}
+
+/* Lets it make its next step: false when it has exited, well. */
+static bool step(struct tracer *t, bool *has_begun)
+{
+	struct user_regs_struct regs;
+	struct ptrace_stop stop;
+
+	assert_int_equal(ptrace_cont_to_syscall(t->pid, 0), 0);
+	assert_int_equal(ptrace_wait(t->pid, now_ns() + STOP_NS, &stop), 0);
+	if (stop.kind == PTRACE_STOP_GONE) {
+		assert_int_equal(stop.status, 0);
+		return false;
+	}
+	assert_int_equal(ptrace_get_regs(t->pid, &regs), 0);
+	if (regs.orig_rax == SYS_ptrace)
+		*has_begun = true;
+	return true;
+}
+
+/*
+ * Between the request that gives the victim a call which its filter kills for,
+ * and the one that lets it run, the death of the tracer is the victim's: the
+ * microseconds that are left (see HARMLESS_CALL).
+ */
+static bool is_in_forbidden_call(const struct victim *v, unsigned traits)
+{
+	char text[256] = "";
+	int fd = openat(v->proc_fd, "syscall", O_RDONLY | O_CLOEXEC);
+	ssize_t len = read(fd, text, sizeof(text) - 1);
+	long nr = strtol(text, NULL, 10);
+
+	close(fd);
+	return len > 0 && traits & VICTIM_SECCOMP &&
+	       victim_is_forbidden_call(nr);
+}
+
+/* Kills it in its n-th stop since its first ptrace(2), and returns the system
+ * call it was in; -1 when its life is shorter. */
+static long kill_at(struct victim *v, unsigned traits, unsigned n)
+{
+	struct user_regs_struct regs;
+	struct ptrace_stop stop;
+	bool has_begun = false;
+	struct tracer t;
+
+	start_tracer(&t, v, false);
+	assert_int_equal(ptrace_seize(t.pid, 0), 0);
+	assert_int_equal(ptrace_interrupt(t.pid), 0);
+	assert_int_equal(ptrace_wait(t.pid, now_ns() + STOP_NS, &stop), 0);
+	close(t.start);
+	for (unsigned i = 0; i < n || !has_begun; i += has_begun)
+		if (!step(&t, &has_begun))
+			return -1;
+	assert_int_equal(ptrace_get_regs(t.pid, &regs), 0);
+	while (is_in_forbidden_call(v, traits))
+		if (!step(&t, &has_begun))
+			return -1;
+	kill(t.pid, SIGKILL);
+	waitpid(t.pid, NULL, __WALL);
+	return (long)regs.orig_rax;
+}
+
+static void sweep(const char *name, unsigned traits)
+{
+	struct victim v;
+	unsigned n;
+
+	victim_start(&v, victim_find_kind(name), traits);
+	for (n = 0;; n++) {
+		long nr = kill_at(&v, traits, n);
+		char when[128];
+
+		snprintf(when, sizeof(when), "%s: killed at stop %u (call %ld)",
+			 name, n, nr);
+		victim_check(&v, when);
+		if (nr < 0)
+			break;
+	}
+	print_message("%s, traits %#x: %u stops\n", name, traits, n);
+	victim_stop(&v);
+}
+
+static void test_every_call(void **state)
+{
+	(void)state;
+	sweep("nanosleep", 0);
+	sweep("read", VICTIM_SIGNALS);
+	sweep("registers", VICTIM_ALTSTACK);
+}
+
+static void test_every_call_by_device(void **state)
+{
+	(void)state;
+	sweep("ppoll_mask", VICTIM_UNPRIVILEGED);
+	sweep("registers", VICTIM_UNPRIVILEGED | VICTIM_SIGNALS);
+}
+
+static void test_every_call_seccomp(void **state)
+{
+	(void)state;
+	/* Not epoll: a tracer that dies in the first stop leaves it with the
+	 * EINTR that the kernel gives to whoever is stopped there. */
+	sweep("futex_timed", VICTIM_SECCOMP);
+	sweep("poll", VICTIM_SECCOMP | VICTIM_UNPRIVILEGED);
+}
+
+static void kill_at_random(const char *name, unsigned traits)
+{
+	struct victim v;
+
+	victim_start(&v, victim_find_kind(name), traits);
+	for (unsigned i = 0; i < RANDOM_KILLS; i++) {
+		struct tracer t;
+		int status;
+
+		start_tracer(&t, &v, true);
+		close(t.start);
+		usleep((useconds_t)(rand() % RANDOM_US));
+		kill(t.pid, SIGKILL);
+		waitpid(t.pid, &status, 0);
+		assert_true(WIFSIGNALED(status));
+		victim_check(&v, name);
+	}
+	victim_stop(&v);
+}
+
+static void test_random_instants(void **state)
+{
+	(void)state;
+	kill_at_random("ppoll", 0);
+	kill_at_random("registers", VICTIM_SIGNALS | VICTIM_UNPRIVILEGED);
+	kill_at_random("futex", VICTIM_SECCOMP | VICTIM_UNPRIVILEGED);
+	kill_at_random("stack", VICTIM_SECCOMP | VICTIM_SIGNALS);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_call),
+		cmocka_unit_test(test_every_call_by_device),
+		cmocka_unit_test(test_every_call_seccomp),
+		cmocka_unit_test(test_random_instants),
+	};
+
+	srand((unsigned)now_ns());
+	return cmocka_run_group_tests_name("parasite kill", tests, NULL, NULL);
+}
