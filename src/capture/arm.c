@@ -37,6 +37,8 @@
 /* Rounds of settling: stop when little is left, or when it gets no less. */
 #define SETTLE_ROUNDS	8
 #define SETTLE_ENOUGH	256
+/* Beyond what is there when the first look is taken. */
+#define POOL_EXTRA (32 * MIB)
 /* Protecting a page that is protected costs less than another call. */
 #define MERGE_GAP_PAGES 32
 
@@ -170,11 +172,6 @@ static int arm_region(struct capture *capture, struct region *region,
 	size_t extent = 0;
 	int r;
 
-	r = find_populated(capture, region, region->desc.range, false);
-	if (r)
-		return r;
-	choose_extents(region, region->desc.range);
-
 	while (next_extents(region, &extent, true, &range)) {
 		if (interrupt_pending())
 			return -EINTR;
@@ -225,10 +222,49 @@ static int index_regions(struct capture *capture)
 	return 0;
 }
 
+/* The first look at what exists: it tells what to protect, and how much
+ * memory for copies is worth having. */
+static int look_at_all(struct capture *capture, uint64_t *n_bytes)
+{
+	*n_bytes = 0;
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		struct region *region = &capture->regions[i];
+		struct range range = region->desc.range;
+		int r = find_populated(capture, region, range, false);
+
+		if (r)
+			return r;
+		choose_extents(region, range);
+		*n_bytes += PAGE_SIZE * bitmap_count(&region->populated, 0,
+						     region_n_pages(region));
+	}
+	return 0;
+}
+
+/* All that exists, and what may come in addition, up to the limit. */
+static int make_pool(struct capture *capture, uint64_t n_bytes)
+{
+	uint64_t bytes = min_u64(n_bytes + n_bytes / 8 + POOL_EXTRA,
+				 capture->config.buffer_bytes);
+	int r = slab_pool_init(&capture->pool, bytes);
+
+	if (r)
+		return log_errno(r, "pid %d: cannot allot %llu MiB of buffers: %m",
+				 capture->config.pid,
+				 (unsigned long long)(bytes / MIB));
+	capture->has_pool = true;
+	return 0;
+}
+
 int capture_arm(struct capture *capture)
 {
-	uint64_t swap = 0;
+	uint64_t swap = 0, n_bytes;
 	int r = index_regions(capture);
+
+	if (!r)
+		r = look_at_all(capture, &n_bytes);
+	if (!r)
+		r = make_pool(capture, n_bytes);
 
 	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
 		capture->armed = true;

@@ -13,20 +13,11 @@ int capture_new(struct capture **out, const struct capture_config *config)
 {
 	_cleanup_close_ int uffd = config->uffd;
 	struct capture *capture = calloc(1, sizeof(*capture));
-	int r;
 
 	if (!capture)
 		return -ENOMEM;
 	capture->config = *config;
 	capture->faults.wake_fd = -1;
-	r = slab_pool_init(&capture->pool, config->buffer_bytes);
-	if (r) {
-		free(capture);
-		return log_errno(r, "pid %d: cannot allot %llu MiB of buffers: %m",
-				 config->pid,
-				 (unsigned long long)(config->buffer_bytes /
-						      MIB));
-	}
 	steal_fd(&uffd);
 	*out = capture;
 	return 0;
@@ -68,13 +59,20 @@ struct region *capture_find_region(struct capture *capture, uint64_t addr)
 	return NULL;
 }
 
+/* Ends all waiting for buffers. */
+static void fail_pool(struct capture *capture)
+{
+	if (capture->has_pool)
+		slab_pool_fail(&capture->pool);
+}
+
 int capture_fail(struct capture *capture, int error)
 {
 	int none = 0;
 
 	atomic_compare_exchange_strong(&capture->verdict, &none, error);
 	atomic_store(&capture->mode, MODE_RELEASE);
-	slab_pool_fail(&capture->pool);
+	fail_pool(capture);
 	return atomic_load(&capture->verdict);
 }
 
@@ -151,7 +149,7 @@ struct capture *capture_free(struct capture *capture)
 
 	/* First let the target go, then tidy up. */
 	atomic_store(&capture->mode, MODE_RELEASE);
-	slab_pool_fail(&capture->pool);
+	fail_pool(capture);
 	fault_thread_stop(capture);
 	disarm(capture);
 	close_fd(&capture->config.uffd);
@@ -161,7 +159,8 @@ struct capture *capture_free(struct capture *capture)
 		region_deinit(&capture->regions[i]);
 	free(capture->regions);
 	free(capture->by_address);
-	slab_pool_deinit(&capture->pool);
+	if (capture->has_pool)
+		slab_pool_deinit(&capture->pool);
 	free(capture);
 	return NULL;
 }

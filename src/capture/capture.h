@@ -50,7 +50,7 @@ struct capture_config {
 	int uffd;	/* initialised; taken */
 	int pagemap_fd; /* the caller's */
 	bool markers; /* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
-	uint64_t buffer_bytes;
+	uint64_t buffer_bytes; /* at most; what exists may need less */
 	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
 	struct capture_sink sink;
 };

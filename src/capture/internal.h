@@ -45,7 +45,8 @@ struct capture {
 	struct region *regions; /* by number */
 	unsigned n_regions;
 	unsigned *by_address; /* region numbers, ascending by address */
-	struct slab_pool pool;
+	struct slab_pool pool; /* from arming on */
+	bool has_pool;
 	_Atomic enum capture_mode mode;
 	_Atomic int verdict;
 	bool armed; /* something may be registered */

@@ -27,6 +27,10 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		return -ENOMEM;
 	}
 	madvise(memory, (n + 1) * SLAB_SIZE, MADV_HUGEPAGE);
+	/* Now, not while the target waits: a first touch costs far more than
+	 * the copy into the page. Where this fails pages come when needed. */
+	madvise((uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE),
+		n * SLAB_SIZE, MADV_POPULATE_WRITE);
 
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->changed, NULL);
