@@ -6,6 +6,7 @@
 #include "parasite/remote.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <linux/ptrace.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -187,7 +188,7 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 		r->state = REMOTE_RUNNING;
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
-	return refuse("pid %d: its main thread stays away from its own stack",
+	fprintf(stderr,"rsp %llx stack %lx-%lx\n",r->regs.rsp,stack->start,stack->end);return refuse("pid %d: its main thread stays away from its own stack",
 		      r->pid);
 }
 

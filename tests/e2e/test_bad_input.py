@@ -37,7 +37,7 @@ def assert_nothing_left(out):
 @contextlib.contextmanager
 def unharmed(guest):
     """After the block the guest is as it was before, and its memory whole."""
-    before = procstate.capture(guest.pid)
+    before = procstate.settled(guest.pid)
     yield
     procstate.assert_same(before)
     guest.wait_checks(1)
@@ -105,7 +105,7 @@ def test_zombie(out):
 
 def test_not_qemu(out):
     with process("sleep", "1000") as target:
-        before = procstate.capture(target.pid)
+        before = procstate.settled(target.pid)
         refuse(target.pid, out, "QEMU")
         procstate.assert_same(before)
 
@@ -222,7 +222,7 @@ def test_qmp_busy(target, out):
 
 def test_qmp_absent(guests, out):
     guest = guests.start(GuestSpec(qmp=False, monitor=False))
-    before = procstate.capture(guest.pid)
+    before = procstate.settled(guest.pid)
     refuse(guest.pid, out, "QMP")
     procstate.assert_same(before)
     guest.wait_checks(1)
@@ -353,7 +353,7 @@ def held_dump(guest, out):
     """A dump that is stopped with the target's memory armed."""
     for _ in range(10):
         with cli.Running("dump", "--pid", guest.pid, "--out", out) as running:
-            if running.hold_when_armed(out):
+            if running.hold_when_armed(guest.pid):
                 try:
                     yield running
                 finally:

@@ -127,7 +127,7 @@ def test_torn_memory_is_convicted(guests, tmp_path, mode, torn):
 
 
 def test_untampered_streams_hold_the_judge(guests, tmp_path):
-    """Every judged page is found in a stream: the splice test picks from all."""
+    """Every judged page is found: the splice test picks from all."""
     source = guests.start(GuestSpec())
     source.stop()
     path = source.migrate_to(source.dir / "stream")
@@ -144,7 +144,7 @@ def test_process_state(guests):
     sloppy dump would leave is seen."""
     guest = guests.start(GuestSpec(nic="e1000", disk="raw"))
     guest.wait_checks(1)
-    before = procstate.capture(guest.pid)
+    before = procstate.settled(guest.pid)
     guest.stop()
     guest.cont()
     guest.wait_checks(2)

@@ -117,6 +117,7 @@ static int listen_at(const char *path)
 		len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
 				  strlen(path));
 	}
+	unlink(path);
 	if (bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 1))
 		exit(9);
 	return fd;
@@ -147,6 +148,7 @@ static int play(char **argv)
 	int fd = -1;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_IGN);
 	for (int i = 3; argv[i]; i++) {
 		char path[108];
 
@@ -166,6 +168,7 @@ static int play(char **argv)
 	if (write(STDOUT_FILENO, "x", 1) != 1)
 		return 9;
 	if (trap.fd >= 0 && !fork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		poll(&trap, 1, -1);
 		kill(getppid(), SIGKILL);
 		return 9;

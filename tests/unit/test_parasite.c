@@ -209,7 +209,7 @@ static void test_refuse_32_bit(void **state)
 	(void)state;
 	victim_start(&v, &victim_32_bit, 0);
 	check_refused(&v);
-	assert_int_equal(victim_run_state(&v), 'R');
+	victim_check_runs(&v, "32-bit");
 	victim_stop(&v);
 }
 

@@ -338,17 +338,22 @@ const struct victim_kind *victim_find_kind(const char *name)
 	return NULL;
 }
 
-/* Spins in a 32-bit code segment for good. */
+/* Counts its steps in a 32-bit code segment, for good. */
 static void step_32_bit(struct victim_report *r)
 {
-	static const uint8_t jump_to_itself[] = { 0xeb, 0xfe };
+	static const uint8_t code[] = {
+		0xb8, 0x2b, 0, 0, 0, /* mov $0x2b, %eax */
+		0x8e, 0xd8,	     /* mov %eax, %ds */
+		0xff, 0x06,	     /* 1: incl (%esi) */
+		0xeb, 0xfc,	     /* jmp 1b */
+	};
 	uint8_t *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 
-	(void)r;
-	memcpy(low, jump_to_itself, sizeof(jump_to_itself));
+	memcpy(low, code, sizeof(code));
+	atomic_store(&r->ready, true);
 	__asm__ volatile("push $0x23\n push %0\n lretq"
-			 : : "r"((uint64_t)(uintptr_t)low));
+			 : : "r"((uint64_t)(uintptr_t)low), "S"(&r->steps));
 	__builtin_unreachable();
 }
 
@@ -357,6 +362,7 @@ const struct victim_kind victim_32_bit = { .name = "32-bit",
 
 static void run_on_foreign_stack(void)
 {
+	atomic_store(&self->ready, true);
 	while (!atomic_load(&self->quit)) {
 		poll(NULL, 0, 1);
 		atomic_fetch_add(&self->steps, 1);
@@ -534,6 +540,7 @@ static void exhaust_fds(void)
 
 static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 {
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTRAP, SIG_IGN);
 	main_thread = pthread_self();
 	open_files();
@@ -547,6 +554,7 @@ static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 	start_thread(wait_idle, NULL);
 	while (atomic_load(&n_helpers) < 2)
 		usleep(100);
+	/* A change of credentials has undone it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (traits & (VICTIM_SIGNALS | VICTIM_ALTSTACK)) {
 		eintr_allowed = kind->may_see_eintr_by_signals;
@@ -638,7 +646,7 @@ void victim_start(struct victim *v, const struct victim_kind *kind,
 
 	*v = (struct victim){ .proc_fd = -1, .pidfd = -1 };
 	v->report = mmap(NULL, sizeof(*v->report), PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+			 MAP_SHARED | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	assert_ptr_not_equal(v->report, MAP_FAILED);
 	v->pid = fork();
 	assert_int_not_equal(v->pid, -1);
@@ -649,13 +657,10 @@ void victim_start(struct victim *v, const struct victim_kind *kind,
 	v->proc_fd = procfs_open(v->pid);
 	v->pidfd = pidfd_from_pid(v->pid);
 	assert_true(v->proc_fd >= 0 && v->pidfd >= 0);
-	if (kind == &victim_32_bit || kind == &victim_foreign_stack) {
-		usleep(50000);
-	} else {
-		while (!atomic_load(&v->report->ready) && now_ns() < deadline)
-			usleep(1000);
-		assert_true(atomic_load(&v->report->ready));
-	}
+	while (!atomic_load(&v->report->ready) && now_ns() < deadline)
+		usleep(1000);
+	assert_true(atomic_load(&v->report->ready));
+	victim_check_runs(v, kind->name);
 	v->state = read_state(v);
 }
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from . import procstate
+
 # Exit codes.
 DONE = 0
 FAILED = 1  # the target runs on unharmed
@@ -104,34 +106,20 @@ class Running:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def _has_userfaultfd(self):
-        try:
-            fds = os.listdir(f"/proc/{self.pid}/fd")
-        except (FileNotFoundError, PermissionError):
-            return False
-        for fd in fds:
-            try:
-                link = os.readlink(f"/proc/{self.pid}/fd/{fd}")
-            except OSError:
-                continue
-            if link == "anon_inode:[userfaultfd]":
-                return True
-        return False
-
-    def hold_when_armed(self, out, timeout=30):
-        """Stops it once it has begun OUT.partial and owns a userfaultfd.
-        False when it was over before it could be caught."""
-        partial = Path(f"{out}.partial")
+    def hold_when_armed(self, target_pid, timeout=30):
+        """Stops it while it has the target's memory registered.  False when
+        it was over before it could be caught."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 return False
-            if partial.exists() and self._has_userfaultfd():
+            if procstate.is_registered(target_pid):
                 self.signal(signal.SIGSTOP)
                 # Stopped or, if it just ended, over.
                 os.waitid(os.P_PID, self.pid,
                           os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-                return self.process.poll() is None and not Path(out).exists()
+                return (self.process.poll() is None
+                        and procstate.is_registered(target_pid))
         raise AssertionError(f"{' '.join(self.argv)}: never armed")
 
     def resume(self):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the judge in the guest prints on the serial line (tests/guest/judge.c)."""
+"""What the judge in the guest (tests/guest/judge.c) prints, line by line."""
 
 import re
 from dataclasses import dataclass

@@ -87,6 +87,28 @@ def capture(pid):
     return ProcState(pid, _fds(pid), _mappings(pid), _threads(pid))
 
 
+def settled(pid, patience=5.0):
+    """The state once it keeps still: a program that is just being loaded, or a
+    QEMU whose monitor just lost its client, is not."""
+    deadline = time.monotonic() + patience
+    before = capture(pid)
+    while True:
+        time.sleep(0.1)
+        now = capture(pid)
+        if not changes(before, now) or time.monotonic() > deadline:
+            return now
+        before = now
+
+
+def is_registered(pid):
+    """Whether a userfaultfd watches any memory of the process."""
+    try:
+        text = Path(f"/proc/{pid}/smaps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return re.search(r"^VmFlags:.* u[mwi]\b", text, re.M) is not None
+
+
 def huge_kib(pid):
     """Memory of the process in transparent huge pages."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -182,13 +204,17 @@ def changes(before, after):
     return found
 
 
-def assert_same(before, patience=3.0):
-    """The process is as it was.  QEMU needs a moment to see that a client of
-    its monitor has gone, hence the patience."""
+def assert_same(before, patience=3.0, but=None):
+    """The process is as it was, `but` for lines that hold that text.  QEMU
+    needs a moment to see that a client of its monitor has gone, hence the
+    patience."""
     deadline = time.monotonic() + patience
     while True:
         try:
-            found = changes(before, capture(before.pid))
+            found = [
+                line for line in changes(before, capture(before.pid))
+                if not but or but not in line
+            ]  # fmt: skip
         except (FileNotFoundError, ProcessLookupError):
             found = ["it is gone"]
         if not found or time.monotonic() > deadline:
