@@ -34,13 +34,20 @@
 #include "capture/region.h"
 
 /*
- * Where captured pages go: called from one thread, each page of each region at
- * most once, in any order; pages that are never given are zero. What it
- * returns, if not 0, fails the capture; it logs.
+ * Where captured pages go: each page of each region at most once, in any order;
+ * pages that are never given are zero. All calls come from one thread. An error
+ * fails the capture; the sink logs it.
  */
 struct capture_sink {
+	/* `data` is valid until the call returns, and as long as the sink has
+	 * references on `hold`. */
 	int (*put)(void *opaque, unsigned region, uint64_t first_page,
-		   uint64_t n_pages, const void *data);
+		   uint64_t n_pages, const void *data, struct hold *hold);
+	/* Waits until a reference was released: 1; 0 when there is none, or
+	 * -errno. NULL for a sink that never takes any. */
+	int (*wait)(void *opaque);
+	/* Releases all references, also after an error. NULL: as above. */
+	void (*drain)(void *opaque);
 	void *opaque;
 };
 

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-static int write_slab(struct capture *capture, const struct slab *slab)
+static int write_slab(struct capture *capture, struct slab *slab)
 {
 	const struct capture_sink *sink = &capture->config.sink;
 	const uint8_t *data = slab->data;
@@ -16,26 +16,48 @@ static int write_slab(struct capture *capture, const struct slab *slab)
 		const struct segment *segment = &slab->segments[i];
 
 		r = sink->put(sink->opaque, segment->region, segment->first,
-			      segment->n, data);
+			      segment->n, data, &slab->hold);
 		data += segment->n * PAGE_SIZE;
 	}
+	return r;
+}
+
+/* Slabs come back only when somebody looks after the writes under way, so this
+ * never sleeps on the queue while there are any. */
+static int next_slab(struct capture *capture, struct slab **slab)
+{
+	const struct capture_sink *sink = &capture->config.sink;
+	int r = 1;
+
+	while (r > 0) {
+		*slab = slab_next(&capture->pool, false);
+		if (*slab)
+			return 0;
+		r = sink->wait ? sink->wait(sink->opaque) : 0;
+	}
+	if (!r)
+		*slab = slab_next(&capture->pool, true);
 	return r;
 }
 
 static void *output_main(void *data)
 {
 	struct capture *capture = data;
-	struct slab *slab;
+	struct slab *slab = NULL;
+	int r;
 
-	while ((slab = slab_next(&capture->pool))) {
-		int r = write_slab(capture, slab);
-
-		slab_put(&capture->pool, slab);
-		if (r) {
-			capture_fail(capture, r);
+	do {
+		r = next_slab(capture, &slab);
+		if (r || !slab)
 			break;
-		}
-	}
+		r = write_slab(capture, slab);
+		hold_put(&slab->hold);
+	} while (!r);
+	if (r)
+		capture_fail(capture, r);
+	/* The slabs end with the capture. */
+	if (capture->config.sink.drain)
+		capture->config.sink.drain(capture->config.sink.opaque);
 	return NULL;
 }
 

@@ -42,6 +42,7 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 
 		slab->data = (uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE) +
 			     i * SLAB_SIZE;
+		slab->pool = pool;
 		slab->next = pool->free;
 		pool->free = slab;
 	}
@@ -111,12 +112,20 @@ void slab_queue(struct slab_pool *pool, struct slab *slab)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-struct slab *slab_next(struct slab_pool *pool)
+static void put_released(struct hold *hold)
+{
+	struct slab *slab = (struct slab *)((char *)hold -
+					    offsetof(struct slab, hold));
+
+	slab_put(slab->pool, slab);
+}
+
+struct slab *slab_next(struct slab_pool *pool, bool wait)
 {
 	struct slab *slab = NULL;
 
 	pthread_mutex_lock(&pool->lock);
-	while (!pool->failed && !pool->head && !pool->closed)
+	while (wait && !pool->failed && !pool->head && !pool->closed)
 		pthread_cond_wait(&pool->changed, &pool->lock);
 	if (!pool->failed && pool->head) {
 		slab = pool->head;
@@ -125,6 +134,8 @@ struct slab *slab_next(struct slab_pool *pool)
 			pool->tail = NULL;
 	}
 	pthread_mutex_unlock(&pool->lock);
+	if (slab)
+		hold_init(&slab->hold, put_released);
 	return slab;
 }
 

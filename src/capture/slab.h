@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/hold.h"
 #include "base/util.h"
 
 #define SLAB_SIZE     PMD_SIZE
@@ -34,6 +35,8 @@ struct segment {
 };
 
 struct slab {
+	struct hold hold; /* by who still writes its data */
+	struct slab_pool *pool;
 	struct slab *next;
 	uint8_t *data; /* SLAB_SIZE bytes; segments follow one another */
 	size_t used;
@@ -73,8 +76,12 @@ void slab_put(struct slab_pool *pool, struct slab *slab);
 /* Queues a slab for output. An empty one goes straight back. */
 void slab_queue(struct slab_pool *pool, struct slab *slab);
 
-/* The next slab to write; waits; NULL when closed and empty, or failed. */
-struct slab *slab_next(struct slab_pool *pool);
+/*
+ * The next slab to write; NULL when closed and empty, or failed. With `wait`
+ * false also NULL when there is none yet. It comes with one reference on its
+ * hold; the last release puts it back.
+ */
+struct slab *slab_next(struct slab_pool *pool, bool wait);
 
 /* Says that no more slabs will be queued. */
 void slab_pool_close(struct slab_pool *pool);

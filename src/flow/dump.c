@@ -110,10 +110,20 @@ static uint64_t choose_buffer(const struct dump_options *options,
 }
 
 static int put_pages(void *opaque, unsigned region, uint64_t first_page,
-		     uint64_t n_pages, const void *data)
+		     uint64_t n_pages, const void *data, struct hold *hold)
 {
-	return image_writer_put_pages(opaque, region, first_page, n_pages,
-				      data);
+	return image_writer_put_pages(opaque, region, first_page, n_pages, data,
+				      hold);
+}
+
+static int wait_for_pages(void *opaque)
+{
+	return image_writer_wait(opaque);
+}
+
+static void drain_pages(void *opaque)
+{
+	image_writer_drain(opaque);
 }
 
 static int make_capture(struct capture **out, const struct dump_options *options,
@@ -130,7 +140,7 @@ static int make_capture(struct capture **out, const struct dump_options *options
 		.granule_bytes = options->granule_bytes ?
 					 options->granule_bytes :
 					 GRANULE_DEFAULT,
-		.sink = { put_pages, writer },
+		.sink = { put_pages, wait_for_pages, drain_pages, writer },
 	};
 	uint64_t features;
 	int r;
@@ -275,7 +285,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		return log_errno(pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
 				 target.pid, target.pid);
 
-	r = image_writer_new(&writer, options->out);
+	r = image_writer_new(&writer, options->out, &options->writer);
 	if (!r)
 		r = add_image_regions(writer, &ram);
 	if (!r)

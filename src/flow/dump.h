@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "image/image.h"
+#include "image/writer.h"
 
 struct dump_options {
 	pid_t pid;
@@ -16,6 +17,7 @@ struct dump_options {
 	const char *qmp;	/* path; NULL: find it */
 	uint64_t buffer_bytes;	/* 0: a share of free memory */
 	uint64_t granule_bytes; /* 0: chosen by backing */
+	struct image_writer_options writer;
 };
 
 /*

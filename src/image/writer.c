@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,16 +14,22 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/pace.h"
 #include "base/util.h"
 #include "image/codec.h"
+#include "image/pwriter.h"
 #include "snapuffd/image-format.h"
 
 #define PARTIAL_SUFFIX ".partial"
+
+/* Enough to keep a fast disk busy with writes of 4 KiB, too. */
+#define WRITES_AT_ONCE 64
 
 struct writer_region {
 	struct image_region desc; /* runs: all that were put, any order */
 	size_t runs_size;
 	int fd;
+	int direct_fd; /* the same file with O_DIRECT, or -1 */
 };
 
 struct image_writer {
@@ -40,7 +45,10 @@ struct image_writer {
 	struct image_part *parts;
 	size_t n_parts;
 
-	pthread_mutex_t lock; /* over runs of all regions */
+	struct image_writer_options options;
+	struct pwriter *pwriter;
+	struct pace pace;
+	bool direct;
 	_Atomic uint64_t data_pages;
 };
 
@@ -136,7 +144,8 @@ static int claim_partial(struct image_writer *w)
 	return 0;
 }
 
-int image_writer_new(struct image_writer **out, const char *dir)
+int image_writer_new(struct image_writer **out, const char *dir,
+		     const struct image_writer_options *options)
 {
 	_cleanup_image_writer_ struct image_writer *w = calloc(1, sizeof(*w));
 	struct stat st;
@@ -145,7 +154,8 @@ int image_writer_new(struct image_writer **out, const char *dir)
 	if (!w)
 		return -ENOMEM;
 	w->parent_fd = w->dir_fd = -1;
-	pthread_mutex_init(&w->lock, NULL);
+	w->options = *options;
+	pace_init(&w->pace, options->rate);
 
 	r = split_path(w, dir);
 	if (r)
@@ -158,6 +168,9 @@ int image_writer_new(struct image_writer **out, const char *dir)
 	r = claim_partial(w);
 	if (r)
 		return r;
+	r = pwriter_new(&w->pwriter, WRITES_AT_ONCE, !options->no_uring);
+	if (r)
+		return log_errno(r, "%s: cannot start writing: %m", dir);
 
 	*out = steal_ptr(w);
 	return 0;
@@ -168,9 +181,11 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	if (!w)
 		return NULL;
 
+	w->pwriter = pwriter_free(w->pwriter);
 	for (size_t i = 0; i < w->n_regions; i++) {
 		image_region_deinit(&w->regions[i].desc);
 		close_fd(&w->regions[i].fd);
+		close_fd(&w->regions[i].direct_fd);
 	}
 	free(w->regions);
 	for (size_t i = 0; i < w->n_parts; i++)
@@ -188,7 +203,6 @@ struct image_writer *image_writer_free(struct image_writer *w)
 	}
 	close_fd(&w->dir_fd);
 	close_fd(&w->parent_fd);
-	pthread_mutex_destroy(&w->lock);
 	free(w->path);
 	free(w->name);
 	free(w->partial);
@@ -252,6 +266,7 @@ int image_writer_add_region(struct image_writer *w,
 			.pages_file = pages_file_name(w, region->name),
 		},
 		.fd = -1,
+		.direct_fd = -1,
 	};
 	w->n_regions++;
 	if (!new->desc.name || !new->desc.pages_file)
@@ -265,32 +280,29 @@ int image_writer_add_region(struct image_writer *w,
 	if (ftruncate(new->fd, (off_t)region->length))
 		return log_errno(-errno, "%s: cannot size %s: %m", w->path,
 				 new->desc.pages_file);
+	if (!w->options.no_direct)
+		new->direct_fd = openat(w->dir_fd, new->desc.pages_file,
+					O_WRONLY | O_DIRECT | O_CLOEXEC);
+	w->direct = new->direct_fd >= 0;
 	return 0;
 }
 
-static int add_run(struct image_writer *w, struct writer_region *region,
-		   struct image_run run)
+static int add_run(struct writer_region *region, struct image_run run)
 {
 	struct image_region *desc = &region->desc;
-	int r = 0;
 
-	pthread_mutex_lock(&w->lock);
 	if (desc->n_runs == region->runs_size) {
 		size_t size = region->runs_size ? region->runs_size * 2 : 1024;
 		struct image_run *runs =
 			reallocarray(desc->runs, size, sizeof(*runs));
 
-		if (runs) {
-			desc->runs = runs;
-			region->runs_size = size;
-		} else {
-			r = -ENOMEM;
-		}
+		if (!runs)
+			return -ENOMEM;
+		desc->runs = runs;
+		region->runs_size = size;
 	}
-	if (!r)
-		desc->runs[desc->n_runs++] = run;
-	pthread_mutex_unlock(&w->lock);
-	return r;
+	desc->runs[desc->n_runs++] = run;
+	return 0;
 }
 
 static bool page_is_zero(const uint8_t *page)
@@ -301,24 +313,33 @@ static bool page_is_zero(const uint8_t *page)
 	return !words[0] && !memcmp(page, page + 8, PAGE_SIZE - 8);
 }
 
+/* Logs the failure of a write; which one is not known any more. */
+static int write_failed(const struct image_writer *w, int r)
+{
+	return log_errno(r, "%s: writing pages: %m", w->path);
+}
+
 static int put_run(struct image_writer *w, struct writer_region *region,
-		   uint64_t first, uint64_t n, const uint8_t *data)
+		   uint64_t first, uint64_t n, const uint8_t *data,
+		   struct hold *hold)
 {
 	size_t len = n * PAGE_SIZE;
+	int fd = region->direct_fd >= 0 ? region->direct_fd : region->fd;
 	int r;
 
-	r = io_pwrite_full(region->fd, data, len, first * PAGE_SIZE);
+	pace_wait(&w->pace, len);
+	r = pwriter_submit(w->pwriter, fd, region->fd, data, len,
+			   first * PAGE_SIZE, hold);
 	if (r)
-		return log_errno(r, "%s: writing %s: %m", w->path,
-				 region->desc.pages_file);
+		return write_failed(w, r);
 	atomic_fetch_add(&w->data_pages, n);
-	return add_run(w, region,
-		       (struct image_run){ first, n,
-					   XXH3_64bits(data, len) });
+	return add_run(region, (struct image_run){ first, n,
+						   XXH3_64bits(data, len) });
 }
 
 int image_writer_put_pages(struct image_writer *w, unsigned region,
-			   uint64_t first, uint64_t n, const void *data)
+			   uint64_t first, uint64_t n, const void *data,
+			   struct hold *hold)
 {
 	const uint8_t *page = data;
 	uint64_t run = 0; /* pages of data that end before page i */
@@ -332,12 +353,33 @@ int image_writer_put_pages(struct image_writer *w, unsigned region,
 		if (!run)
 			continue;
 		r = put_run(w, &w->regions[region], first + i - run, run,
-			    page + (i - run) * PAGE_SIZE);
+			    page + (i - run) * PAGE_SIZE, hold);
 		if (r)
 			return r;
 		run = 0;
 	}
 	return 0;
+}
+
+int image_writer_wait(struct image_writer *w)
+{
+	int r = pwriter_wait(w->pwriter);
+
+	return r < 0 ? write_failed(w, r) : r;
+}
+
+void image_writer_drain(struct image_writer *w)
+{
+	pwriter_drain(w->pwriter);
+}
+
+const char *image_writer_method(const struct image_writer *w)
+{
+	bool uring = !strcmp(pwriter_name(w->pwriter), "io_uring");
+
+	if (uring)
+		return w->direct ? "io_uring, direct" : "io_uring, buffered";
+	return w->direct ? "threads, direct" : "threads, buffered";
 }
 
 uint64_t image_writer_data_pages(const struct image_writer *w)
@@ -423,6 +465,13 @@ static int put_regions(struct image_writer *w)
 
 int image_writer_sync(struct image_writer *w)
 {
+	int r;
+
+	do {
+		r = image_writer_wait(w);
+	} while (r > 0);
+	if (r)
+		return r;
 	for (size_t i = 0; i < w->n_regions; i++)
 		if (fdatasync(w->regions[i].fd))
 			return log_errno(-errno, "%s: writing %s: %m", w->path,

@@ -7,23 +7,31 @@
  * leaves nothing behind. So a directory named DIR is always a whole image.
  * Who first sees an error logs it, with the path.
  *
- * image_writer_put_pages() may be called by several threads at once, for
- * different pages; all else from one thread.
+ * The calls about pages (put_pages, wait) come from one thread at a time, which
+ * need not be the one that all else comes from.
  */
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/hold.h"
 #include "image/image.h"
 
 struct image_writer;
+
+struct image_writer_options {
+	bool no_uring;	/* use threads even where io_uring is allowed */
+	bool no_direct; /* go through the page cache */
+	uint64_t rate;	/* bytes a second; 0: as fast as it goes */
+};
 
 /*
  * Claims DIR.partial; what a killed dump left of it is removed. -EEXIST when
  * DIR exists, -EBUSY when another dump is writing to it.
  */
-int image_writer_new(struct image_writer **out, const char *dir);
+int image_writer_new(struct image_writer **out, const char *dir,
+		     const struct image_writer_options *options);
 
 /* Discards the image unless committed. Returns NULL. */
 struct image_writer *image_writer_free(struct image_writer *writer);
@@ -46,10 +54,25 @@ int image_writer_add_region(struct image_writer *writer,
 /*
  * Stores pages [first, first + n) of a region, at most IMAGE_RUN_MAX_PAGES.
  * Pages of zeros become holes; the others are checksummed, run by run, and
- * written. Each page at most once.
+ * written behind the caller's back: `data`, on a page boundary, is needed until
+ * `hold`, of which references are taken, is released. Each page at most once.
  */
 int image_writer_put_pages(struct image_writer *writer, unsigned region,
-			   uint64_t first, uint64_t n, const void *data);
+			   uint64_t first, uint64_t n, const void *data,
+			   struct hold *hold);
+
+/*
+ * Waits until at least one write that is under way has ended: 1; 0 when none
+ * was; or -errno.
+ */
+int image_writer_wait(struct image_writer *writer);
+
+/* Waits until no write is under way, so that no hold is left, also after an
+ * error. */
+void image_writer_drain(struct image_writer *writer);
+
+/* How pages are written, for the log: "io_uring, direct". */
+const char *image_writer_method(const struct image_writer *writer);
 
 /* Pages stored so far that held data, and bytes written to pages files. */
 uint64_t image_writer_data_pages(const struct image_writer *writer);

@@ -6,11 +6,9 @@
 #include "parasite/remote.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <linux/ptrace.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -23,9 +21,10 @@
 /* A thread in uninterruptible sleep may take any time; the user may not. */
 #define STOP_TIMEOUT_NS 2000000000
 
-/* How often, a millisecond apart, a thread is stopped in the hope to find it
- * on its own stack and outside of a restartable sequence. */
-#define STOP_TRIES 100
+/* How often a thread is stopped in the hope to find it on its own stack and
+ * outside of a restartable sequence, and for how long it runs between. */
+#define STOP_TRIES  100
+#define STOP_GAP_NS 1000000
 
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
@@ -161,6 +160,30 @@ static int is_good_place(struct remote *r, const struct range *stack)
 	return busy < 0 ? busy : !busy;
 }
 
+/* Lets it run for a while. A signal would stop it, and where that is handed on
+ * only with the next interrupt, it is found in its handler every time. */
+static int run_on(struct remote *r)
+{
+	uint64_t deadline = now_ns() + STOP_GAP_NS;
+	struct ptrace_stop stop = { 0 };
+	int err;
+
+	do {
+		err = ptrace_cont(r->pid, stop.sig);
+		if (err)
+			return err;
+		r->state = REMOTE_RUNNING;
+		err = ptrace_wait(r->pid, deadline, &stop);
+		if (!err && stop.kind == PTRACE_STOP_GONE) {
+			r->state = REMOTE_FREE;
+			return -ESRCH;
+		}
+		if (!err && stop.kind == PTRACE_STOP_GROUP)
+			stop.sig = 0;
+	} while (!err);
+	return err == -ETIMEDOUT ? 0 : err;
+}
+
 static int stop_in_good_place(struct remote *r, const struct range *stack)
 {
 	uint64_t deadline = now_ns() + STOP_TIMEOUT_NS;
@@ -182,13 +205,11 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 			return 0;
 		}
 		if (!err)
-			err = ptrace_cont(r->pid, 0);
+			err = run_on(r);
 		if (err)
 			return log_errno(err, "pid %d: ptrace: %m", r->pid);
-		r->state = REMOTE_RUNNING;
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
-	fprintf(stderr,"rsp %llx stack %lx-%lx\n",r->regs.rsp,stack->start,stack->end);return refuse("pid %d: its main thread stays away from its own stack",
+	return refuse("pid %d: its main thread stays away from its own stack",
 		      r->pid);
 }
 

@@ -200,36 +200,46 @@ static bool has_name(const struct unix_socket *socket,
 	       !memcmp(socket->name, listener->name, socket->name_len);
 }
 
-/*
- * Who has the monitor, given that a connection is not answered: the target's
- * accepted sockets bear the listener's name, and the other end of one is in
- * some process. 0: nobody is seen.
- */
-static pid_t find_client(const struct finder *finder,
-			 const struct unix_socket *listener)
+/* The other end of an accepted socket that bears the listener's name. */
+static pid_t find_client_in(const struct finder *finder, int netns_fd,
+			    const struct proc_sockets *held,
+			    const struct unix_socket *listener)
 {
 	struct unix_sockets connected;
-	struct proc_sockets held;
 	pid_t client = 0;
 	size_t i;
 
-	if (procsock_list(finder->proc_fd, &held))
+	if (sockdiag_list_unix(netns_fd, SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED),
+			       &connected))
 		return 0;
-	if (sockdiag_list_unix(finder->netns_fd,
-			       SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED),
-			       &connected)) {
-		proc_sockets_deinit(&held);
-		return 0;
-	}
 	for (i = 0; i < connected.n_sockets && !client; i++) {
 		const struct unix_socket *socket = &connected.sockets[i];
 
 		if (has_name(socket, listener) && socket->peer_inode &&
-		    proc_sockets_has(&held, socket->inode))
+		    proc_sockets_has(held, socket->inode))
 			client = procsock_find_holder(socket->peer_inode,
 						      finder->pid);
 	}
 	unix_sockets_deinit(&connected);
+	return client;
+}
+
+/*
+ * Who has the monitor, given that a connection is not answered. 0: nobody is
+ * seen. The kernel keeps an accepted socket in its client's network namespace
+ * (unix_stream_connect() in net/unix/af_unix.c), most likely ours.
+ */
+static pid_t find_client(const struct finder *finder,
+			 const struct unix_socket *listener)
+{
+	struct proc_sockets held;
+	pid_t client;
+
+	if (procsock_list(finder->proc_fd, &held))
+		return 0;
+	client = find_client_in(finder, finder->netns_fd, &held, listener);
+	if (!client)
+		client = find_client_in(finder, -1, &held, listener);
 	proc_sockets_deinit(&held);
 	return client;
 }

@@ -75,10 +75,11 @@ static void *write_memory(void *data)
 }
 
 static int sink_put(void *opaque, unsigned region, uint64_t first, uint64_t n,
-		    const void *data)
+		    const void *data, struct hold *hold)
 {
 	struct world *w = opaque;
 
+	(void)hold;
 	assert_int_equal(region, 0);
 	assert_true((first + n) * PAGE_SIZE <= w->len);
 	if (w->sink_fails_after >= 0 && !w->sink_fails_after--)
@@ -223,7 +224,7 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 		.pagemap_fd = w->pagemap_fd,
 		.buffer_bytes = buffer,
 		.granule_bytes = granule,
-		.sink = { sink_put, w },
+		.sink = { .put = sink_put, .opaque = w },
 	};
 	struct region_desc desc = {
 		.range = { (uintptr_t)w->memory,

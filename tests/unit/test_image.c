@@ -19,6 +19,8 @@
 
 #define N_PAGES 1000
 
+static const struct image_writer_options no_options;
+
 struct fixture {
 	char top[64];
 	char dir[80];
@@ -33,7 +35,8 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(f->top));
 	snprintf(f->dir, sizeof(f->dir), "%s/image", f->top);
 
-	f->memory = calloc(N_PAGES, PAGE_SIZE);
+	f->memory = aligned_alloc(PAGE_SIZE, N_PAGES * PAGE_SIZE);
+	memset(f->memory, 0, N_PAGES * PAGE_SIZE);
 	srandom(7);
 	for (size_t i = 0; i < N_PAGES; i++)
 		if (i % 5 && i / 100 != 3)
@@ -81,7 +84,7 @@ static struct image_writer *begin(const struct fixture *f)
 	};
 	struct image_writer *w;
 
-	assert_int_equal(image_writer_new(&w, f->dir), 0);
+	assert_int_equal(image_writer_new(&w, f->dir, &no_options), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(regions); i++)
 		assert_int_equal(image_writer_add_region(w, &regions[i]), 0);
 	return w;
@@ -125,7 +128,7 @@ static void write_image(const struct fixture *f)
 	for (uint64_t first = 900; first <= 900; first -= 100)
 		assert_int_equal(image_writer_put_pages(
 					 w, 0, first, 100,
-					 f->memory + first * PAGE_SIZE),
+					 f->memory + first * PAGE_SIZE, NULL),
 				 0);
 	assert_int_equal(image_writer_put_machine(w, &machine), 0);
 	assert_int_equal(image_writer_put_file(w, IMAGE_DEVICE_STATE, "QEVM", 4),
@@ -190,7 +193,7 @@ static void an_image_that_is_given_up_leaves_nothing(void **state)
 	char partial[96];
 
 	snprintf(partial, sizeof(partial), "%s.partial", f->dir);
-	assert_int_equal(image_writer_put_pages(w, 0, 0, 100, f->memory), 0);
+	assert_int_equal(image_writer_put_pages(w, 0, 0, 100, f->memory, NULL), 0);
 	assert_true(exists(partial));
 	image_writer_free(w);
 	assert_false(exists(partial));
@@ -204,12 +207,12 @@ static void existing_and_busy_directories_are_left_alone(void **state)
 	char partial[96];
 
 	snprintf(partial, sizeof(partial), "%s.partial", f->dir);
-	assert_int_equal(image_writer_new(&second, f->dir), -EBUSY);
+	assert_int_equal(image_writer_new(&second, f->dir, &no_options), -EBUSY);
 	assert_true(exists(partial));
 	image_writer_free(first);
 
 	write_image(f);
-	assert_int_equal(image_writer_new(&second, f->dir), -EEXIST);
+	assert_int_equal(image_writer_new(&second, f->dir, &no_options), -EEXIST);
 }
 
 static void what_a_killed_dump_left_is_taken_over(void **state)

@@ -48,7 +48,6 @@ static struct victim_report *self;
 static int pipe_fds[2], epoll_fd, sock, listener;
 static uint32_t futex_word;
 static bool eintr_allowed;
-static pthread_t main_thread;
 static atomic_int n_helpers; /* threads that have started */
 
 static void fail_self(const char *fmt, ...)
@@ -427,7 +426,9 @@ static void *feed(void *arg)
 		syscall(SYS_futex, &futex_word, FUTEX_WAKE_PRIVATE, 1, NULL,
 			NULL, 0);
 		if (kicks)
-			pthread_kill(main_thread, SIGUSR1);
+			/* pthread_kill() blocks signals meanwhile, which the
+			 * test would see. */
+			syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
 	}
 	return NULL;
 }
@@ -542,7 +543,6 @@ static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTRAP, SIG_IGN);
-	main_thread = pthread_self();
 	open_files();
 	/* Before there are threads: the C library would interrupt them. */
 	if (traits & VICTIM_UNPRIVILEGED &&
