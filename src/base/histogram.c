@@ -26,11 +26,36 @@ uint64_t histogram_bucket_limit(size_t i)
 	return ((uint64_t)(i - shift * HISTOGRAM_STEPS + 1) << shift) - 1;
 }
 
+/* One writer: a plain add would do, were it not for those who copy. */
+static void add(uint64_t *to, uint64_t n)
+{
+	__atomic_store_n(to, *to + n, __ATOMIC_RELAXED);
+}
+
 void histogram_record(struct histogram *h, uint64_t ns)
 {
-	h->counts[bucket_of(ns)]++;
-	h->n++;
-	h->max = max_u64(h->max, ns);
+	add(&h->counts[bucket_of(ns)], 1);
+	add(&h->n, 1);
+	if (ns > h->max)
+		__atomic_store_n(&h->max, ns, __ATOMIC_RELAXED);
+}
+
+void histogram_copy(struct histogram *to, const struct histogram *from)
+{
+	to->n = 0;
+	for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		to->counts[i] =
+			__atomic_load_n(&from->counts[i], __ATOMIC_RELAXED);
+		to->n += to->counts[i];
+	}
+	to->max = __atomic_load_n(&from->max, __ATOMIC_RELAXED);
+}
+
+void histogram_subtract(struct histogram *now, const struct histogram *before)
+{
+	for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++)
+		now->counts[i] -= before->counts[i];
+	now->n -= before->n;
 }
 
 uint64_t histogram_quantile(const struct histogram *h, double q)

@@ -4,7 +4,8 @@
 /*
  * A log-linear histogram of durations in nanoseconds, as HDR histograms are:
  * 32 steps to each power of two, so a quantile is right within about 3 %.
- * One thread records; others may read a copy once it has ended.
+ * One thread records; others read a copy (histogram_copy), which may be behind
+ * by what is recorded meanwhile.
  */
 
 #include <stddef.h>
@@ -21,6 +22,11 @@ struct histogram {
 };
 
 void histogram_record(struct histogram *h, uint64_t ns);
+
+void histogram_copy(struct histogram *to, const struct histogram *from);
+
+/* What `now` counted that `before`, an earlier copy of it, had not. */
+void histogram_subtract(struct histogram *now, const struct histogram *before);
 
 /* The duration in ns that a share `q` (0 … 1) of all values does not exceed;
  * 0 when there is none. */

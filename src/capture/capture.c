@@ -92,10 +92,37 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 			 (unsigned long long)range.start);
 }
 
+void capture_report(struct capture *capture)
+{
+	const struct capture_config *config = &capture->config;
+	uint64_t now = now_ns();
+	struct capture_progress progress;
+
+	if (!config->progress || !capture->started_ns ||
+	    now < capture->reported_ns + CAPTURE_PROGRESS_NS)
+		return;
+	capture->reported_ns = now;
+	progress = (struct capture_progress){
+		.pages_all = capture->n_populated,
+		.pages_captured = capture->n_scanned +
+				  atomic_load(&capture->faults.n_pages),
+		.pages_written = atomic_load(&capture->n_written),
+		.elapsed_ns = now - capture->started_ns,
+		.faults = &capture->faults.latency,
+	};
+	config->progress(config->progress_opaque, &progress);
+}
+
 int capture_run(struct capture *capture)
 {
-	int r = scan_all(capture);
+	int r;
 
+	capture->started_ns = capture->reported_ns = now_ns();
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		capture->n_populated +=
+			bitmap_count(&capture->regions[i].populated, 0,
+				     region_n_pages(&capture->regions[i]));
+	r = scan_all(capture);
 	if (r)
 		return capture_fail(capture, r);
 	/* What the fault thread owns is captured once it answers. */
@@ -137,6 +164,7 @@ void capture_get_stats(struct capture *capture, struct capture_stats *stats)
 		.rearmed_pages = capture->n_rearmed,
 		.peak_buffer_bytes = slab_pool_peak(&capture->pool),
 		.faults = capture->faults.latency,
+		.queue = capture->faults.queue,
 	};
 	for (unsigned i = 0; i < capture->n_regions; i++)
 		stats->pages_total += region_n_pages(&capture->regions[i]);

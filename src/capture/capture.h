@@ -51,6 +51,20 @@ struct capture_sink {
 	void *opaque;
 };
 
+/* How far it is, for who waits. */
+struct capture_progress {
+	uint64_t pages_all;	 /* that exist */
+	uint64_t pages_captured; /* of these */
+	uint64_t pages_written;	 /* given to the sink */
+	uint64_t elapsed_ns;	 /* since capture_run() */
+	const struct histogram *faults; /* so far; histogram_copy() it */
+};
+
+typedef void (*capture_progress_fn)(void *opaque,
+				    const struct capture_progress *progress);
+
+#define CAPTURE_PROGRESS_NS 250000000
+
 struct capture_config {
 	pid_t pid;
 	int pidfd;	/* the caller's */
@@ -60,6 +74,10 @@ struct capture_config {
 	uint64_t buffer_bytes; /* at most; what exists may need less */
 	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
 	struct capture_sink sink;
+	/* Called every CAPTURE_PROGRESS_NS by the thread that runs and drains;
+	 * may be NULL. */
+	capture_progress_fn progress;
+	void *progress_opaque;
 };
 
 struct capture_stats {
@@ -70,6 +88,7 @@ struct capture_stats {
 	uint64_t rearmed_pages;
 	uint64_t peak_buffer_bytes;
 	struct histogram faults; /* from reading an event to its release */
+	struct histogram queue;	 /* from reading it to the start on it */
 };
 
 struct capture;

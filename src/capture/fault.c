@@ -89,7 +89,7 @@ static int capture_block(struct capture *capture, struct region *region,
 			capture->config.pid, range, slab);
 	if (r)
 		return capture_copy_failed(capture, range, r);
-	capture->faults.n_pages += n;
+	atomic_fetch_add(&capture->faults.n_pages, n);
 	return 0;
 }
 
@@ -203,6 +203,7 @@ static int handle_events(struct capture *capture)
 	uint64_t read_at = now_ns();
 
 	for (int i = 0; i < n; i++) {
+		uint64_t started_at = now_ns();
 		int r = handle_event(capture, &msgs[i]);
 
 		if (r) {
@@ -213,9 +214,12 @@ static int handle_events(struct capture *capture)
 					     msgs[i].arg.pagefault.address);
 		}
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT &&
-		    atomic_load(&capture->mode) == MODE_CAPTURE)
+		    atomic_load(&capture->mode) == MODE_CAPTURE) {
+			histogram_record(&capture->faults.queue,
+					 started_at - read_at);
 			histogram_record(&capture->faults.latency,
 					 now_ns() - read_at);
+		}
 	}
 	return n;
 }

@@ -36,8 +36,8 @@ struct fault_thread {
 	bool stop;
 
 	struct slab *slab; /* being filled */
-	struct histogram latency;
-	uint64_t n_pages;
+	struct histogram latency, queue;
+	_Atomic uint64_t n_pages;
 };
 
 struct capture {
@@ -57,6 +57,9 @@ struct capture {
 
 	uint64_t n_noted, n_rearmed;
 	uint64_t n_scanned; /* pages */
+	_Atomic uint64_t n_written;
+	uint64_t n_populated;
+	uint64_t started_ns, reported_ns; /* progress */
 };
 
 /* The region that holds `addr`, or NULL. */
@@ -80,6 +83,9 @@ static inline bool region_claim(struct region *region, uint64_t block)
 	return bitmap_test_and_clear(&region->todo, block);
 }
 
+/* Calls back with the progress if it is time for that. */
+void capture_report(struct capture *capture);
+
 /* fault.c */
 int fault_thread_start(struct capture *capture);
 /*
@@ -94,4 +100,5 @@ int scan_all(struct capture *capture);
 
 /* output.c */
 int output_start(struct capture *capture);
+/* Waits for its end, reporting progress. */
 void output_join(struct capture *capture);

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <time.h>
 
+#include "base/interrupt.h"
 #include "base/log.h"
 
 static int write_slab(struct capture *capture, struct slab *slab)
@@ -18,6 +20,7 @@ static int write_slab(struct capture *capture, struct slab *slab)
 		r = sink->put(sink->opaque, segment->region, segment->first,
 			      segment->n, data, &slab->hold);
 		data += segment->n * PAGE_SIZE;
+		atomic_fetch_add(&capture->n_written, segment->n);
 	}
 	return r;
 }
@@ -80,6 +83,21 @@ void output_join(struct capture *capture)
 {
 	if (!capture->output_running)
 		return;
-	pthread_join(capture->output, NULL);
+	for (;;) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += CAPTURE_PROGRESS_NS;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		if (pthread_timedjoin_np(capture->output, NULL, &until) !=
+		    ETIMEDOUT)
+			break;
+		if (interrupt_pending())
+			capture_fail(capture, -EINTR);
+		capture_report(capture);
+	}
 	capture->output_running = false;
 }

@@ -72,6 +72,7 @@ static int check_all_is_well(struct capture *capture, size_t extent)
 		return verdict;
 	if (interrupt_pending())
 		return -EINTR;
+	capture_report(capture);
 	if (extent % ALIVE_EVERY_EXTENTS == 0 &&
 	    !pidfd_is_alive(capture->config.pidfd))
 		return log_errno(-ESRCH,

@@ -3,10 +3,12 @@
 
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "cmd/progress.h"
 #include "flow/dump.h"
 
 enum {
@@ -15,6 +17,10 @@ enum {
 	OPT_QMP,
 	OPT_BUFFER,
 	OPT_GRANULE,
+	OPT_RATE_LIMIT,
+	OPT_PROGRESS,
+	OPT_NO_IO_URING,
+	OPT_NO_DIRECT,
 };
 
 static const struct option long_options[] = {
@@ -23,6 +29,10 @@ static const struct option long_options[] = {
 	{ "qmp", required_argument, NULL, OPT_QMP },
 	{ "buffer", required_argument, NULL, OPT_BUFFER },
 	{ "granule", required_argument, NULL, OPT_GRANULE },
+	{ "rate-limit", required_argument, NULL, OPT_RATE_LIMIT },
+	{ "progress", required_argument, NULL, OPT_PROGRESS },
+	{ "no-io-uring", no_argument, NULL, OPT_NO_IO_URING },
+	{ "no-direct", no_argument, NULL, OPT_NO_DIRECT },
 	COMMON_LONG_OPTIONS,
 	{},
 };
@@ -41,8 +51,22 @@ static int parse_granule(const char *text, uint64_t *bytes)
 	return 0;
 }
 
+/* A plain number is MiB a second; with a suffix it is a size a second. */
+static int parse_rate(const char *text, uint64_t *rate)
+{
+	int r = parse_size("--rate-limit", text, rate);
+
+	if (!r && text[strspn(text, "0123456789")] == '\0') {
+		if (*rate > INT64_MAX / MIB)
+			return RESULT_USAGE;
+		*rate *= MIB;
+	}
+	return r;
+}
+
 static int run(int argc, char **argv)
 {
+	struct progress progress = {};
 	struct dump_options options = {};
 	struct common_options common = {};
 	struct image_stats stats;
@@ -67,6 +91,18 @@ static int run(int argc, char **argv)
 		case OPT_GRANULE:
 			r = parse_granule(optarg, &options.granule_bytes);
 			break;
+		case OPT_RATE_LIMIT:
+			r = parse_rate(optarg, &options.writer.rate);
+			break;
+		case OPT_PROGRESS:
+			r = progress_parse(&progress, optarg);
+			break;
+		case OPT_NO_IO_URING:
+			options.writer.no_uring = true;
+			break;
+		case OPT_NO_DIRECT:
+			options.writer.no_direct = true;
+			break;
 		default:
 			r = common_option(&common, option, &cmd_dump, argv);
 		}
@@ -80,7 +116,12 @@ static int run(int argc, char **argv)
 		return RESULT_USAGE;
 	}
 
+	if (progress_wanted(&progress, common.quiet)) {
+		options.progress = progress_show;
+		options.progress_opaque = &progress;
+	}
 	r = flow_dump(&options, &stats);
+	progress_end(&progress);
 	if (r)
 		return r;
 	if (common.json) {
@@ -112,7 +153,12 @@ const struct verb cmd_dump = {
 		"  --buffer SIZE    memory for pages on their way to the disk, at least 16M\n"
 		"                   (default: a quarter of what is available)\n"
 		"  --granule SIZE   what one write fault captures where memory is not in\n"
-		"                   huge pages, 4K to 2M (default: 256K)\n" COMMON_USAGE
+		"                   huge pages, 4K to 2M (default: 256K)\n"
+		"  --rate-limit N   write at most N MiB a second\n"
+		"  --progress HOW   auto (a line, on a terminal), json (an object each 250 ms\n"
+		"                   on stderr), or none\n"
+		"  --no-io-uring    write with threads even where io_uring is allowed\n"
+		"  --no-direct      write through the page cache\n" COMMON_USAGE
 		"\n"
 		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n",
 	.run = run,

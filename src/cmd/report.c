@@ -33,15 +33,20 @@ static json_int_t count(uint64_t n)
 	return (json_int_t)n;
 }
 
-static json_t *faults_to_json(const struct histogram *h)
+static json_t *faults_to_json(const struct histogram *h,
+			      const struct histogram *queue)
 {
-	return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f}", "count",
+	return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+			 "count",
 			 count(h->n), "p50_us",
 			 us(histogram_quantile(h, 0.5)), "p90_us",
 			 us(histogram_quantile(h, 0.9)), "p99_us",
 			 us(histogram_quantile(h, 0.99)), "p999_us",
 			 us(histogram_quantile(h, 0.999)), "max_us",
-			 us(h->max));
+			 us(h->max), "queue_p50_us",
+			 us(histogram_quantile(queue, 0.5)), "queue_p99_us",
+			 us(histogram_quantile(queue, 0.99)), "queue_max_us",
+			 us(queue->max));
 }
 
 json_t *stats_to_json(const struct image_stats *s)
@@ -56,7 +61,7 @@ json_t *stats_to_json(const struct image_stats *s)
 		count(s->bytes_written), "peak_buffer_bytes",
 		count(s->peak_buffer_bytes), "noted_pages",
 		count(s->noted_pages), "rearmed_pages",
-		count(s->rearmed_pages), "faults", faults_to_json(&s->faults));
+		count(s->rearmed_pages), "faults", faults_to_json(&s->faults, &s->queue));
 }
 
 void stats_print(const struct image_stats *s)

@@ -141,6 +141,8 @@ static int make_capture(struct capture **out, const struct dump_options *options
 					 options->granule_bytes :
 					 GRANULE_DEFAULT,
 		.sink = { put_pages, wait_for_pages, drain_pages, writer },
+		.progress = options->progress,
+		.progress_opaque = options->progress_opaque,
 	};
 	uint64_t features;
 	int r;
@@ -220,6 +222,7 @@ static void fill_stats(struct image_stats *stats,
 	stats->noted_pages = figures.noted_pages;
 	stats->rearmed_pages = figures.rearmed_pages;
 	stats->faults = figures.faults;
+	stats->queue = figures.queue;
 }
 
 static int commit(struct image_writer *writer, const struct target *target,

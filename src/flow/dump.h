@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "capture/capture.h"
 #include "image/image.h"
 #include "image/writer.h"
 
@@ -18,6 +19,8 @@ struct dump_options {
 	uint64_t buffer_bytes;	/* 0: a share of free memory */
 	uint64_t granule_bytes; /* 0: chosen by backing */
 	struct image_writer_options writer;
+	capture_progress_fn progress; /* may be NULL */
+	void *progress_opaque;
 };
 
 /*

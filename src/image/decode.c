@@ -307,10 +307,28 @@ int decode_machine(struct record *record, size_t n_regions,
 	return 0;
 }
 
+static int decode_histogram(const Snapuffd__Histogram *message,
+			    struct histogram *h)
+{
+	if (!message)
+		return 0;
+	if (message->n_bucket != message->n_count)
+		return -EBADMSG;
+	h->max = message->max_ns;
+	for (size_t i = 0; i < message->n_bucket; i++) {
+		if (message->bucket[i] >= HISTOGRAM_BUCKETS)
+			return -EBADMSG;
+		h->counts[message->bucket[i]] = message->count[i];
+		h->n += message->count[i];
+	}
+	return 0;
+}
+
 int decode_stats(struct record *record, struct image_stats *stats)
 {
 	_cleanup_message_ Snapuffd__Stats *message =
 		NEXT(record, snapuffd__stats__descriptor);
+	int r;
 
 	*stats = (struct image_stats){};
 	if (!message || !record_at_end(record))
@@ -328,18 +346,6 @@ int decode_stats(struct record *record, struct image_stats *stats)
 	stats->peak_buffer_bytes = message->peak_buffer_bytes;
 	stats->noted_pages = message->noted_pages;
 	stats->rearmed_pages = message->rearmed_pages;
-	if (!message->faults)
-		return 0;
-
-	if (message->faults->n_bucket != message->faults->n_count)
-		return -EBADMSG;
-	stats->faults.max = message->faults->max_ns;
-	for (size_t i = 0; i < message->faults->n_bucket; i++) {
-		if (message->faults->bucket[i] >= HISTOGRAM_BUCKETS)
-			return -EBADMSG;
-		stats->faults.counts[message->faults->bucket[i]] =
-			message->faults->count[i];
-		stats->faults.n += message->faults->count[i];
-	}
-	return 0;
+	r = decode_histogram(message->faults, &stats->faults);
+	return r ? r : decode_histogram(message->queue, &stats->queue);
 }

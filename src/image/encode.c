@@ -181,25 +181,37 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 	return r ? r : record_append(record, &message.base);
 }
 
-int encode_stats(struct record *record, const struct image_stats *stats)
-{
+/* A histogram's message and the arrays that it points to. */
+struct histogram_message {
+	Snapuffd__Histogram message;
 	uint32_t bucket[HISTOGRAM_BUCKETS];
 	uint64_t count[HISTOGRAM_BUCKETS];
-	Snapuffd__Histogram faults = SNAPUFFD__HISTOGRAM__INIT;
-	Snapuffd__Stats message = SNAPUFFD__STATS__INIT;
-	size_t n = 0;
-	int r;
+};
 
+static Snapuffd__Histogram *fill_histogram(struct histogram_message *m,
+					   const struct histogram *h)
+{
+	size_t n = 0;
+
+	snapuffd__histogram__init(&m->message);
 	for (uint32_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
-		if (!stats->faults.counts[i])
+		if (!h->counts[i])
 			continue;
-		bucket[n] = i;
-		count[n++] = stats->faults.counts[i];
+		m->bucket[n] = i;
+		m->count[n++] = h->counts[i];
 	}
-	faults.max_ns = stats->faults.max;
-	faults.n_bucket = faults.n_count = n;
-	faults.bucket = bucket;
-	faults.count = count;
+	m->message.max_ns = h->max;
+	m->message.n_bucket = m->message.n_count = n;
+	m->message.bucket = m->bucket;
+	m->message.count = m->count;
+	return &m->message;
+}
+
+int encode_stats(struct record *record, const struct image_stats *stats)
+{
+	struct histogram_message faults, queue;
+	Snapuffd__Stats message = SNAPUFFD__STATS__INIT;
+	int r;
 
 	message.pause_ns = stats->pause_ns;
 	message.captured_ns = stats->captured_ns;
@@ -213,7 +225,8 @@ int encode_stats(struct record *record, const struct image_stats *stats)
 	message.peak_buffer_bytes = stats->peak_buffer_bytes;
 	SET(message, noted_pages, stats->noted_pages);
 	SET(message, rearmed_pages, stats->rearmed_pages);
-	message.faults = &faults;
+	message.faults = fill_histogram(&faults, &stats->faults);
+	message.queue = fill_histogram(&queue, &stats->queue);
 
 	r = record_init(record, IMAGE_MAGIC_STATS);
 	return r ? r : record_append(record, &message.base);

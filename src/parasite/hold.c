@@ -207,7 +207,10 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 		if (!err)
 			err = run_on(r);
 		if (err)
-			return log_errno(err, "pid %d: ptrace: %m", r->pid);
+			return err == -ESRCH ?
+				       err :
+				       log_errno(err, "pid %d: ptrace: %m",
+						 r->pid);
 	}
 	return refuse("pid %d: its main thread stays away from its own stack",
 		      r->pid);

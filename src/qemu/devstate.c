@@ -71,10 +71,10 @@ static int remove_fd(struct devstate *state)
 
 	if (!qmp)
 		return 0;
-	return qmp_call(qmp, "remove-fd",
-			json_pack("{s:I}", "fdset-id",
-				  (json_int_t)state->fdset_id),
-			NULL);
+	return qmp_call(
+		qmp, "remove-fd",
+		json_pack("{s:I}", "fdset-id", (json_int_t)state->fdset_id),
+		NULL);
 }
 
 /* From here on nobody, not even the target, can change or cut it. */
@@ -105,8 +105,7 @@ int devstate_check(const void *data, size_t len)
 	const uint8_t *bytes = data;
 
 	if (len < HEADER_LEN + 2 || memcmp(bytes, header, HEADER_LEN) ||
-	    bytes[HEADER_LEN] != SECTION_FULL ||
-	    bytes[len - 1] != SECTION_EOF)
+	    bytes[HEADER_LEN] != SECTION_FULL || bytes[len - 1] != SECTION_EOF)
 		return -EPROTO;
 	return 0;
 }
@@ -123,8 +122,9 @@ int devstate_finish(struct devstate *state)
 		return log_errno(r, "device state: %m");
 	r = devstate_check(state->data, state->len);
 	if (r)
-		return log_errno(r, "device state: not as QEMU writes it"
-				    " (%zu bytes)",
+		return log_errno(r,
+				 "device state: not as QEMU writes it"
+				 " (%zu bytes)",
 				 state->len);
 	return 0;
 }

@@ -20,7 +20,7 @@
 #define DEVSTATE_MAX ((size_t)1 << 30)
 
 struct devstate {
-	struct qmp *qmp;  /* not owned; NULL once QEMU has nothing of ours */
+	struct qmp *qmp; /* not owned; NULL once QEMU has nothing of ours */
 	int64_t fdset_id;
 	int memfd;
 	/* After devstate_finish(): the whole file, "QEVM" to the final 00. */

@@ -12,9 +12,9 @@
 #include "sys/procfs.h"
 
 struct disk {
-	char *device; /* "virtio0", or the node's name */
-	char *file;   /* as QEMU names it: maybe relative to its cwd, a URL */
-	char *format; /* "qcow2", "raw", … */
+	char *device;  /* "virtio0", or the node's name */
+	char *file;    /* as QEMU names it: maybe relative to its cwd, a URL */
+	char *format;  /* "qcow2", "raw", … */
 	char *backing; /* the image's backing file; NULL: none */
 	bool read_only;
 };

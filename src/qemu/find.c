@@ -41,7 +41,7 @@ struct finder {
 	pid_t pid;
 	int proc_fd;
 	int netns_fd;
-	struct proc_sockets held;     /* by the target */
+	struct proc_sockets held;      /* by the target */
 	struct unix_sockets listening; /* in its network namespace */
 	enum refusal refusal;
 	char why[512];
@@ -54,11 +54,11 @@ static void finder_deinit(struct finder *finder)
 	close_fd(&finder->netns_fd);
 }
 
-static void refuse(struct finder *finder, enum refusal refusal,
-		   const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void refuse(struct finder *finder, enum refusal refusal, const char *fmt,
+		   ...) __attribute__((format(printf, 3, 4)));
 
-static void refuse(struct finder *finder, enum refusal refusal,
-		   const char *fmt, ...)
+static void refuse(struct finder *finder, enum refusal refusal, const char *fmt,
+		   ...)
 {
 	va_list args;
 
@@ -109,8 +109,8 @@ static int open_in_target(const struct finder *finder, const char *path)
 
 /* Fills in an address that is the same socket but fits: sun_path has 108
  * bytes, of which a prefix like /proc/PID/root takes a part. */
-static int address_of(const struct finder *finder, const char *name,
-		      size_t len, struct sockaddr_un *addr, socklen_t *addr_len,
+static int address_of(const struct finder *finder, const char *name, size_t len,
+		      struct sockaddr_un *addr, socklen_t *addr_len,
 		      int *path_fd)
 {
 	int fd;
@@ -120,8 +120,8 @@ static int address_of(const struct finder *finder, const char *name,
 		if (len > sizeof(addr->sun_path))
 			return -ENAMETOOLONG;
 		memcpy(addr->sun_path, name, len);
-		*addr_len = (socklen_t)(offsetof(struct sockaddr_un,
-						 sun_path) + len);
+		*addr_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
+					len);
 		return 0;
 	}
 	fd = open_in_target(finder, name);
@@ -135,8 +135,7 @@ static int address_of(const struct finder *finder, const char *name,
 }
 
 /* Never waits: -EAGAIN when as many wait already as the listener lets. */
-static int connect_to(const struct finder *finder, const char *name,
-		      size_t len)
+static int connect_to(const struct finder *finder, const char *name, size_t len)
 {
 	_cleanup_close_ int path_fd = -1;
 	_cleanup_close_ int fd = -1;
@@ -167,8 +166,7 @@ static int peer_inode(const struct finder *finder, int fd, uint32_t *inode)
 	if (fstat(fd, &st))
 		return -errno;
 	r = sockdiag_list_unix(finder->netns_fd,
-			       SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED),
-			       &connected);
+			       SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED), &connected);
 	if (r)
 		return r;
 	socket = unix_sockets_find(&connected, (uint32_t)st.st_ino);
@@ -442,10 +440,8 @@ static int finder_init(struct finder *finder, pid_t pid, int proc_fd)
 	finder->netns_fd = openat(proc_fd, "ns/net", O_RDONLY | O_CLOEXEC);
 	r = procsock_list(proc_fd, &finder->held);
 	if (r)
-		return log_errno(r, "pid %d: list of its descriptors: %m",
-				 pid);
-	r = sockdiag_list_unix(finder->netns_fd,
-			       SOCKDIAG_MASK(SOCKDIAG_LISTEN),
+		return log_errno(r, "pid %d: list of its descriptors: %m", pid);
+	r = sockdiag_list_unix(finder->netns_fd, SOCKDIAG_MASK(SOCKDIAG_LISTEN),
 			       &finder->listening);
 	if (r == -ENOENT) {
 		log_error("this kernel cannot list unix sockets"
@@ -466,8 +462,7 @@ int find_qmp(pid_t pid, int proc_fd, const char *qmp_path, struct qmp **out)
 	r = finder_init(&finder, pid, proc_fd);
 	if (r)
 		return r;
-	r = qmp_path ? use_given(&finder, qmp_path, out) :
-		       search(&finder, out);
+	r = qmp_path ? use_given(&finder, qmp_path, out) : search(&finder, out);
 	if (r < 0)
 		return log_errno(r, "pid %d: search for QMP: %m", pid);
 	if (r)

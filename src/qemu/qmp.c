@@ -24,7 +24,6 @@ struct qmp {
 	char error_class[64];
 };
 
-
 static uint64_t deadline_in(unsigned ms)
 {
 	return now_ns() + (uint64_t)ms * 1000000;
@@ -98,9 +97,8 @@ static int receive(struct qmp *qmp, uint64_t deadline_ns, json_t **out)
 	return parse(qmp, text, len, out);
 }
 
-static int send_command(struct qmp *qmp, const char *command,
-			json_t *arguments, int fd, json_int_t id,
-			uint64_t deadline_ns)
+static int send_command(struct qmp *qmp, const char *command, json_t *arguments,
+			int fd, json_int_t id, uint64_t deadline_ns)
 {
 	_cleanup_json_ json_t *message = NULL;
 	_cleanup_free_ char *text = NULL;
@@ -154,8 +152,7 @@ static int take_answer(struct qmp *qmp, const json_t *answer, json_t **result)
 	}
 	class = json_string_value(json_object_get(error, "class"));
 	desc = json_string_value(json_object_get(error, "desc"));
-	snprintf(qmp->error_class, sizeof(qmp->error_class), "%s",
-		 class ?: "");
+	snprintf(qmp->error_class, sizeof(qmp->error_class), "%s", class ?: "");
 	return fail(qmp, -EREMOTEIO, "%s", desc ?: class ?: "unnamed error");
 }
 
@@ -243,7 +240,8 @@ static int read_greeting(struct qmp *qmp, uint64_t deadline_ns)
 	if (json_unpack(version, "{s:{s:i, s:i, s:i}, s?s}", "qemu", "major",
 			&qmp->version.major, "minor", &qmp->version.minor,
 			"micro", &qmp->version.micro, "package", &package))
-		return fail(qmp, -EPROTO, "the first message is no QMP greeting");
+		return fail(qmp, -EPROTO,
+			    "the first message is no QMP greeting");
 	snprintf(qmp->version.package, sizeof(qmp->version.package), "%s",
 		 package);
 	return 0;

@@ -7,15 +7,15 @@
  * for every command, found by its id; events come in between and are skipped.
  *
  * Every wait ends: each call gets `timeout_ms`, from its start to its answer.
- * A message longer than QMP_MAX_MESSAGE is refused. What arrives is the target's
- * and is not trusted.
+ * A message longer than QMP_MAX_MESSAGE is refused. What arrives is the
+ * target's and is not trusted.
  *
  * Errors: -EREMOTEIO when QEMU answered with an error; -ETIMEDOUT; -EPROTO for
  * an answer that is not QMP; -EMSGSIZE for one that is too long; -ECONNRESET
  * when QEMU hung up; else -errno. Only qmp_call() logs; for the others
- * qmp_error() is the text for the caller's message. After -ETIMEDOUT the connection stays good,
- * since a late answer is known by its id; after the others, but -EREMOTEIO, it
- * is broken and says so (-ENOTCONN).
+ * qmp_error() is the text for the caller's message. After -ETIMEDOUT the
+ * connection stays good, since a late answer is known by its id; after the
+ * others, but -EREMOTEIO, it is broken and says so (-ENOTCONN).
  *
  * One thread at a time.
  */

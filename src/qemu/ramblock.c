@@ -51,21 +51,16 @@ static bool slice_is(struct slice s, const char *text)
 /* "0x" and 1 to 16 hexadecimal digits, nothing else. */
 static bool parse_hex(struct slice s, uint64_t *value)
 {
-	const char *c;
+	size_t len = (size_t)(s.end - s.start);
+	char text[19];
 
-	if (s.end - s.start < 3 || s.end - s.start > 18 ||
-	    s.start[0] != '0' || s.start[1] != 'x')
+	if (len < 3 || len > 18 || s.start[0] != '0' || s.start[1] != 'x')
 		return false;
-	*value = 0;
-	for (c = s.start + 2; c < s.end; c++) {
-		if (!isxdigit((unsigned char)*c))
-			return false;
-		*value = *value * 16 +
-			 (uint64_t)(isdigit((unsigned char)*c) ?
-					    *c - '0' :
-					    tolower((unsigned char)*c) - 'a' +
-						    10);
-	}
+	memcpy(text, s.start, len);
+	text[len] = '\0';
+	if (strspn(text + 2, "0123456789abcdefABCDEF") != len - 2)
+		return false;
+	*value = strtoull(text + 2, NULL, 16);
 	return true;
 }
 
@@ -76,8 +71,10 @@ static bool parse_size(struct slice number, struct slice unit, uint64_t *size)
 	static const struct {
 		const char *name;
 		unsigned shift;
-	} units[] = { { "B", 0 },    { "KiB", 10 }, { "MiB", 20 },
-		      { "GiB", 30 }, { "TiB", 40 } };
+	} units[] = {
+		{ "B", 0 },    { "KiB", 10 }, { "MiB", 20 },
+		{ "GiB", 30 }, { "TiB", 40 },
+	};
 	uint64_t value = 0;
 	const char *c;
 	size_t i;

@@ -18,15 +18,15 @@
 #define RAM_BLOCK_NAME_MAX 255
 
 struct ram_block {
-	char *name;	       /* idstr; what a migration stream calls it */
-	uint64_t page_size;    /* of the host mapping, in bytes */
-	uint64_t offset;       /* in QEMU's ram_addr_t space */
-	uint64_t used_length;  /* bytes that hold guest memory */
-	uint64_t max_length;   /* bytes mapped for it */
-	uint64_t host;	       /* address in the target; 0: not known yet */
+	char *name;	      /* idstr; what a migration stream calls it */
+	uint64_t page_size;   /* of the host mapping, in bytes */
+	uint64_t offset;      /* in QEMU's ram_addr_t space */
+	uint64_t used_length; /* bytes that hold guest memory */
+	uint64_t max_length;  /* bytes mapped for it */
+	uint64_t host;	      /* address in the target; 0: not known yet */
 	/* From ramscan_find(); false and 0 before. */
 	bool shared, resizeable, migratable;
-	uint64_t struct_addr;	     /* QEMU's struct RAMBlock in the target */
+	uint64_t struct_addr; /* QEMU's struct RAMBlock in the target */
 	uint64_t list_next, list_prev; /* its links, raw */
 };
 

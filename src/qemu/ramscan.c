@@ -83,8 +83,8 @@ static bool points_to(pid_t pid, uint64_t at, uint64_t expected)
 
 static bool is_linked(pid_t pid, uint64_t addr, const struct remote_block *b)
 {
-	uint64_t next_prev = b->le_next + offsetof(struct remote_block,
-						   le_prev);
+	uint64_t next_prev =
+		b->le_next + offsetof(struct remote_block, le_prev);
 
 	if (!points_to(pid, b->le_prev, addr))
 		return false;
@@ -331,8 +331,8 @@ static int report_missing(const struct scan *scan)
 		block++;
 	log_error("pid %d: ram block %s not found in QEMU's memory"
 		  " (%zu of %zu found, %" PRIu64 " MiB searched)",
-		  scan->pid, block->name, scan->n_found,
-		  scan->blocks->n_blocks, scan->bytes_read / MIB);
+		  scan->pid, block->name, scan->n_found, scan->blocks->n_blocks,
+		  scan->bytes_read / MIB);
 	return RESULT_UNSUPPORTED;
 }
 

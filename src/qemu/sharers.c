@@ -118,6 +118,6 @@ int sharers_list(pid_t pid, const struct proc_maps *maps,
 		r = check_all(pid, &ram, reasons);
 	free(ram.maps);
 	return r ? log_errno(r, "pid %d: search for sharers of its memory: %m",
-			     pid) :
-		   0;
+			     pid)
+		 : 0;
 }

@@ -52,8 +52,8 @@ struct stream {
 static int write_sink(struct stream *stream, const void *data, size_t len)
 {
 	if (!stream->error)
-		stream->error = stream->sink.write(stream->sink.opaque, data,
-						   len);
+		stream->error =
+			stream->sink.write(stream->sink.opaque, data, len);
 	if (!stream->error)
 		stream->flushed += len;
 	return stream->error;
@@ -212,7 +212,8 @@ static bool is_in_block(const struct stream *stream, size_t block,
 	if (block >= stream->blocks->n_blocks)
 		return false;
 	b = &stream->blocks->blocks[block];
-	return b->migratable && !(offset % PAGE_SIZE) && offset <= b->used_length &&
+	return b->migratable && !(offset % PAGE_SIZE) &&
+	       offset <= b->used_length &&
 	       n_pages <= (b->used_length - offset) / PAGE_SIZE;
 }
 
@@ -288,8 +289,7 @@ static int put_trailer(struct stream *stream)
 	return flush(stream);
 }
 
-int stream_end(struct stream *stream, const void *devstate,
-	       size_t devstate_len)
+int stream_end(struct stream *stream, const void *devstate, size_t devstate_len)
 {
 	const uint8_t *bytes = devstate;
 	int r;
@@ -300,8 +300,9 @@ int stream_end(struct stream *stream, const void *devstate,
 	r = put_end_of_ram(stream);
 	r = r ?: flush(stream);
 	/* Without its own header and end, which the stream has already. */
-	r = r ?: write_sink(stream, bytes + DEVSTATE_HEADER_LEN,
-			    devstate_len - DEVSTATE_HEADER_LEN - 1);
+	r = r
+		    ?: write_sink(stream, bytes + DEVSTATE_HEADER_LEN,
+				  devstate_len - DEVSTATE_HEADER_LEN - 1);
 	return r ?: put_trailer(stream);
 }
 

@@ -113,10 +113,10 @@ int vm_query_machine(struct qmp *qmp, char **machine)
 	size_t len;
 	int r;
 
-	r = qmp_call(qmp, "qom-get",
-		     json_pack("{s:s, s:s}", "path", "/machine", "property",
-			       "type"),
-		     &result);
+	r = qmp_call(
+		qmp, "qom-get",
+		json_pack("{s:s, s:s}", "path", "/machine", "property", "type"),
+		&result);
 	if (r)
 		return r;
 	type = json_string_value(result);
@@ -158,8 +158,8 @@ static int list_migration(struct qmp *qmp, struct vm_strings *reasons)
 				   "a migration or background snapshot is"
 				   " under way (status \"%s\")",
 				   status);
-	json_array_foreach (json_object_get(result, "blocked-reasons"), i,
-			    reason) {
+	json_array_foreach(json_object_get(result, "blocked-reasons"), i,
+			   reason) {
 		if (!r && json_is_string(reason))
 			r = vm_strings_add(reasons, "QEMU: %s",
 					   json_string_value(reason));
@@ -189,8 +189,7 @@ static int match_device(const json_t *property, const struct trait *traits,
 	size_t i;
 
 	for (i = 0; type && i < n_traits; i++)
-		if (!strncmp(type, traits[i].prefix,
-			     strlen(traits[i].prefix)))
+		if (!strncmp(type, traits[i].prefix, strlen(traits[i].prefix)))
 			return vm_strings_add(reasons, "device %s (%.*s): %s",
 					      name ?: "?",
 					      (int)strcspn(type, ">"), type,
@@ -222,7 +221,7 @@ static int match_devices(struct qmp *qmp, const struct trait *traits,
 			return r;
 		if (!json_is_array(result))
 			return bad_answer("qom-list");
-		json_array_foreach (result, i, property) {
+		json_array_foreach(result, i, property) {
 			r = match_device(property, traits, n_traits, reasons);
 			if (r)
 				return r;

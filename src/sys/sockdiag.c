@@ -113,8 +113,7 @@ static int open_diag(int netns_fd, struct nl_sock **out)
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	fd = sockdiag_socket(netns_fd, AF_NETLINK, SOCK_RAW,
-			     NETLINK_SOCK_DIAG);
+	fd = sockdiag_socket(netns_fd, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG);
 	if (fd < 0)
 		return fd;
 	if (bind(fd, (struct sockaddr *)&any, sizeof(any)))
@@ -222,8 +221,8 @@ static int dump_once(struct nl_sock *sock, uint32_t states,
 	struct unix_diag_req request = {
 		.sdiag_family = AF_UNIX,
 		.udiag_states = states,
-		.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS |
-			      UDIAG_SHOW_PEER,
+		.udiag_show =
+			UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER,
 	};
 	struct dump dump = { .list = out };
 	int r;

@@ -309,7 +309,7 @@ def test_twenty_dumps_in_a_row(guests, out):
     source.wait_checks(2)
     procstate.assert_same(before)
     assert frozen == sorted(frozen)
-    for image in (images[0], images[10], images[-1]):
+    for image in images:
         command = [cli.program(), "convert", str(image), "--to", "qemu",
                    "--out", "-"]  # fmt: skip
         with source.restore(f"exec:{shlex.join(command)}") as restored:

@@ -44,22 +44,27 @@ static void test_argv_qmp(void **state)
 	(void)state;
 	assert_int_equal(use(ARGV("-qmp", "unix:/q,server=on,wait=off"), "/q"),
 			 SOCKET_USE_QMP);
-	assert_int_equal(use(ARGV("--qmp-pretty", "unix:q,server,nowait"),
-			     "q"), SOCKET_USE_QMP);
+	assert_int_equal(use(ARGV("--qmp-pretty", "unix:q,server,nowait"), "q"),
+			 SOCKET_USE_QMP);
 	assert_int_equal(use(ARGV("-qmp", "unix:/a,,b,server=on"), "/a,b"),
 			 SOCKET_USE_QMP);
 	assert_int_equal(use(ARGV("-mon", "chardev=c,mode=control", "-chardev",
-				  "socket,id=c,path=/q,server=on"), "/q"),
+				  "socket,id=c,path=/q,server=on"),
+			     "/q"),
 			 SOCKET_USE_QMP);
 	assert_int_equal(use(ARGV("-chardev", "socket,path=q,abstract=on,id=c",
-				  "-mon", "c,mode=control"), "q"),
+				  "-mon", "c,mode=control"),
+			     "q"),
 			 SOCKET_USE_QMP);
-	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q",
-				  "-qmp", "chardev:c"), "/q"), SOCKET_USE_QMP);
+	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q", "-qmp",
+				  "chardev:c"),
+			     "/q"),
+			 SOCKET_USE_QMP);
 	/* libvirt's way: the socket is handed in */
 	assert_int_equal(use(ARGV("-chardev", "socket,id=m,fd=7,server=on",
 				  "-mon", "chardev=m,id=m,mode=control"),
-			     "/var/lib/monitor.sock"), SOCKET_USE_QMP);
+			     "/var/lib/monitor.sock"),
+			 SOCKET_USE_QMP);
 }
 
 static void test_argv_other(void **state)
@@ -70,17 +75,21 @@ static void test_argv_other(void **state)
 	assert_int_equal(use(ARGV("-monitor", "unix:/q,server"), "/q"),
 			 SOCKET_USE_OTHER);
 	assert_int_equal(use(ARGV("-vnc", "unix:/q"), "/q"), SOCKET_USE_OTHER);
-	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q",
-				  "-mon", "chardev=c"), "/q"),
+	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q", "-mon",
+				  "chardev=c"),
+			     "/q"),
 			 SOCKET_USE_OTHER);
-	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q",
-				  "-mon", "chardev=cc,mode=control"), "/q"),
+	assert_int_equal(use(ARGV("-chardev", "socket,id=c,path=/q", "-mon",
+				  "chardev=cc,mode=control"),
+			     "/q"),
 			 SOCKET_USE_OTHER);
 	assert_int_equal(use(ARGV("-chardev", "socket,id=c,fd=7", "-serial",
-				  "chardev:c"), "/q"), SOCKET_USE_OTHER);
-	assert_int_equal(use(ARGV("-netdev",
-				  "{\"addr\": {\"path\": \"/q\"}}"), "/q"),
+				  "chardev:c"),
+			     "/q"),
 			 SOCKET_USE_OTHER);
+	assert_int_equal(
+		use(ARGV("-netdev", "{\"addr\": {\"path\": \"/q\"}}"), "/q"),
+		SOCKET_USE_OTHER);
 }
 
 static void test_argv_unknown(void **state)
@@ -89,21 +98,22 @@ static void test_argv_unknown(void **state)
 
 	(void)state;
 	assert_int_equal(use(none, "/q"), SOCKET_USE_UNKNOWN);
-	assert_int_equal(use(ARGV("-drive", "file=/q.img", "-x", "/a/q"),
-			     "/q"), SOCKET_USE_UNKNOWN);
+	assert_int_equal(use(ARGV("-drive", "file=/q.img", "-x", "/a/q"), "/q"),
+			 SOCKET_USE_UNKNOWN);
 	assert_int_equal(use(ARGV("-qmp", "unix:/q2,server=on"), "/q"),
 			 SOCKET_USE_UNKNOWN);
 	assert_int_equal(use(ARGV("-qmp"), ""), SOCKET_USE_UNKNOWN);
-	assert_int_equal(use(ARGV("-qmp", "", "-mon", ",,,=", "-chardev", "="),
-			     "/q"), SOCKET_USE_UNKNOWN);
+	assert_int_equal(
+		use(ARGV("-qmp", "", "-mon", ",,,=", "-chardev", "="), "/q"),
+		SOCKET_USE_UNKNOWN);
 	assert_int_equal(use(ARGV("-chardev", "socket,id=c,fd=7x"), "/q"),
 			 SOCKET_USE_UNKNOWN);
 }
 
 /* The player: listens where argv says, in the manner that the name tells. */
 
-#define GREETING                                                               \
-	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "     \
+#define GREETING                                                           \
+	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, " \
 	"\"major\": 7}, \"package\": \"\"}, \"capabilities\": []}}\r\n"
 
 static int listen_at(const char *path)
@@ -211,8 +221,8 @@ static void start(struct player *player, const char *mode, const char *option,
 		setenv("TEST_DIR", dir, 1);
 		if (chdir(dir))
 			_exit(9);
-		execl("/proc/self/exe", "qemu", "play", mode, "-serial",
-		      serial, option, qmp, NULL);
+		execl("/proc/self/exe", "qemu", "play", mode, "-serial", serial,
+		      option, qmp, NULL);
 		_exit(9);
 	}
 	close(pipe_fds[1]);
@@ -341,8 +351,7 @@ static void test_find_foreign(void **state)
 	(void)state;
 	start(&player, "none", "-x", NULL);
 	start(&other, "qmp", "-qmp", in_dir("foreign"));
-	assert_int_equal(find(&player, in_dir("foreign")),
-			 RESULT_UNSUPPORTED);
+	assert_int_equal(find(&player, in_dir("foreign")), RESULT_UNSUPPORTED);
 	stop(&player);
 	stop(&other);
 }
@@ -390,7 +399,9 @@ static void test_sockdiag(void **state)
 	fstat(pair[0], &st[0]);
 	fstat(pair[1], &st[1]);
 	assert_int_equal(sockdiag_list_unix(-1,
-			 SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED), &list), 0);
+					    SOCKDIAG_MASK(SOCKDIAG_ESTABLISHED),
+					    &list),
+			 0);
 	socket = unix_sockets_find(&list, (uint32_t)st[0].st_ino);
 	assert_non_null(socket);
 	assert_int_equal(socket->peer_inode, st[1].st_ino);

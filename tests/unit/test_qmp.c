@@ -22,9 +22,9 @@
 #include "qemu/qmp.h"
 #include "qemu/vm.h"
 
-#define GREETING                                                               \
-	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, "    \
-	"\"major\": 7}, \"package\": \"Debian 7.2\"}, \"capabilities\": []}}"  \
+#define GREETING                                                              \
+	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, "   \
+	"\"major\": 7}, \"package\": \"Debian 7.2\"}, \"capabilities\": []}}" \
 	"\r\n"
 #define OK(id) "{\"return\": {}, \"id\": " #id "}\r\n"
 
@@ -103,10 +103,11 @@ static int start(struct script *script, const char *const *says)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	*script = (struct script){ .fd = pair[0], .says = says,
+	*script = (struct script){ .fd = pair[0],
+				   .says = says,
 				   .received_fd = -1 };
-	assert_int_equal(pthread_create(&script->thread, NULL, run_script,
-					script), 0);
+	assert_int_equal(
+		pthread_create(&script->thread, NULL, run_script, script), 0);
 	return pair[1];
 }
 
@@ -124,8 +125,9 @@ static struct qmp *open_good(struct script *script, const char *const *says)
 	struct qmp *qmp = NULL;
 	char why[128];
 
-	assert_int_equal(qmp_open_fd(start(script, says), 2000, &qmp, why,
-				     sizeof(why)), 0);
+	assert_int_equal(
+		qmp_open_fd(start(script, says), 2000, &qmp, why, sizeof(why)),
+		0);
 	qmp_set_timeout(qmp, TIMEOUT_MS);
 	return qmp;
 }
@@ -137,7 +139,8 @@ static void open_bad(const char *const *says, int expected)
 	char why[128] = "";
 
 	assert_int_equal(qmp_open_fd(start(&script, says), TIMEOUT_MS, &qmp,
-				     why, sizeof(why)), expected);
+				     why, sizeof(why)),
+			 expected);
 	assert_null(qmp);
 	assert_true(*why);
 	finish(&script, NULL);
@@ -168,7 +171,8 @@ static void test_no_greeting(void **state)
 	open_bad(SAYS("{\"QMP\": 3}"), -EPROTO);
 	open_bad(SAYS("{\"QMP\": {\"version\": {\"qemu\": []}}}"), -EPROTO);
 	open_bad(SAYS("{\"QMP\": {\"version\": {\"qemu\": {\"major\": \"7\","
-		      "\"minor\": 2, \"micro\": 0}}}}"), -EPROTO);
+		      "\"minor\": 2, \"micro\": 0}}}}"),
+		 -EPROTO);
 	open_bad(SAYS("{]}"), -EPROTO);
 	open_bad(SAYS("{\"QMP\": "), -ETIMEDOUT);
 	open_bad(SAYS("\r\n", "", ""), -ETIMEDOUT);
@@ -179,7 +183,8 @@ static void test_no_greeting(void **state)
 static void test_result_and_events(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
+	struct qmp *qmp = open_good(
+		&script,
 		SAYS(GREETING, OK(1),
 		     "{\"event\": \"STOP\"}\r\n{\"return\": 9, \"id\": 1}\r\n"
 		     "{\n    \"return\": {\n        \"a}\\\"{\": [1, 2]\n    },"
@@ -187,8 +192,8 @@ static void test_result_and_events(void **state)
 	_cleanup_json_ json_t *result = NULL;
 
 	(void)state;
-	assert_int_equal(qmp_execute(qmp, "x", json_pack("{s:i}", "n", 5),
-				     &result), 0);
+	assert_int_equal(
+		qmp_execute(qmp, "x", json_pack("{s:i}", "n", 5), &result), 0);
 	assert_int_equal(json_array_size(json_object_get(result, "a}\"{")), 2);
 	assert_non_null(strstr(script.heard, "\"arguments\":{\"n\":5}"));
 	finish(&script, qmp);
@@ -197,10 +202,12 @@ static void test_result_and_events(void **state)
 static void test_qemu_error(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
+	struct qmp *qmp = open_good(
+		&script,
 		SAYS(GREETING, OK(1),
 		     "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": "
-		     "\"no\\nway\"}, \"id\": 2}\r\n", OK(3)));
+		     "\"no\\nway\"}, \"id\": 2}\r\n",
+		     OK(3)));
 
 	(void)state;
 	assert_int_equal(qmp_execute(qmp, "x", NULL, NULL), -EREMOTEIO);
@@ -214,8 +221,8 @@ static void test_qemu_error(void **state)
 static void test_late_answer(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
-		SAYS(GREETING, OK(1), " ", OK(2) OK(3)));
+	struct qmp *qmp =
+		open_good(&script, SAYS(GREETING, OK(1), " ", OK(2) OK(3)));
 	uint64_t start_ns = now_ns();
 
 	(void)state;
@@ -266,7 +273,8 @@ static void test_hostile_answers(void **state)
 static void test_big_numbers(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
+	struct qmp *qmp = open_good(
+		&script,
 		SAYS(GREETING, OK(1),
 		     "{\"return\": 18446744073709551615, \"id\": 2}", OK(3)));
 	_cleanup_json_ json_t *result = NULL;
@@ -321,9 +329,10 @@ static void test_sends_fd(void **state)
 static void test_human(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
-		SAYS(GREETING, OK(1), "{\"return\": \"a\\r\\n\", \"id\": 2}",
-		     "{\"return\": {}, \"id\": 3}"));
+	struct qmp *qmp =
+		open_good(&script, SAYS(GREETING, OK(1),
+					"{\"return\": \"a\\r\\n\", \"id\": 2}",
+					"{\"return\": {}, \"id\": 3}"));
 	_cleanup_free_ char *text = NULL;
 
 	(void)state;
@@ -353,15 +362,20 @@ static void test_rescue(void **state)
 	/* The script answers 0xff's line, and the command's line. */
 	assert_int_equal(rescue(SAYS("rest of a message\"}}\r\n",
 				     "{\"error\": {\"desc\": \"JSON\"}}\r\n",
-				     "{\"return\": {}, " RESCUED "}\r\n")), 0);
+				     "{\"return\": {}, " RESCUED "}\r\n")),
+			 0);
 	assert_int_equal(rescue(SAYS("\"error\"", " ",
 				     "\r\n{\"event\": \"\"}\r\n{" RESCUED
-				     ", \"return\": {}}\r\n")), 0);
-	assert_int_equal(rescue(SAYS(" ", "{\n    \"error\": {\n    }\n}\r\n",
-				     "{\n    \"return\": {\n    },\n    "
-				     RESCUED "\n}\r\n")), 0);
-	assert_int_equal(rescue(SAYS(" ", " ", "\n{\"error\": {}, " RESCUED
-				     "}\r\n")), -EREMOTEIO);
+				     ", \"return\": {}}\r\n")),
+			 0);
+	assert_int_equal(
+		rescue(SAYS(" ", "{\n    \"error\": {\n    }\n}\r\n",
+			    "{\n    \"return\": {\n    },\n    " RESCUED
+			    "\n}\r\n")),
+		0);
+	assert_int_equal(
+		rescue(SAYS(" ", " ", "\n{\"error\": {}, " RESCUED "}\r\n")),
+		-EREMOTEIO);
 	assert_int_equal(rescue(SAYS(" ", " ", " ")), -ETIMEDOUT);
 	assert_int_equal(rescue(SAYS(" ", "")), -ECONNRESET);
 }
@@ -370,9 +384,10 @@ static void test_rescue(void **state)
 static void test_cont_on_broken(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
-		SAYS(GREETING, OK(1), "garbage\r\n", "{\"error\": {}}\r\n",
-		     "{\"return\": {}, " RESCUED "}\r\n"));
+	struct qmp *qmp =
+		open_good(&script, SAYS(GREETING, OK(1), "garbage\r\n",
+					"{\"error\": {}}\r\n",
+					"{\"return\": {}, " RESCUED "}\r\n"));
 
 	(void)state;
 	assert_int_equal(qmp_execute(qmp, "x", NULL, NULL), -EPROTO);
@@ -383,7 +398,8 @@ static void test_cont_on_broken(void **state)
 static void test_vm_answers(void **state)
 {
 	struct script script;
-	struct qmp *qmp = open_good(&script,
+	struct qmp *qmp = open_good(
+		&script,
 		SAYS(GREETING, OK(1),
 		     "{\"return\": {\"running\": true, \"status\": \"running\"}"
 		     ", \"id\": 2}",

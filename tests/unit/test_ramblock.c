@@ -23,7 +23,8 @@
 #include "qemu/ramscan.h"
 #include "sys/procfs.h"
 
-#define HEAD "              Block Name    PSize              Offset     Used Total\r\n"
+#define HEAD \
+	"              Block Name    PSize              Offset     Used Total\r\n"
 
 static const char table_7_2[] =
 	"              Block Name    PSize              Offset               Used              Total\r\n"
@@ -121,15 +122,14 @@ static void test_hostile_tables(void **state)
 	check_bad(HEAD "a 4 KiB 0x0 0x1000 0x2000 0xfffffffffffff000 rw\n");
 	/* the same twice, overlapping */
 	check_bad(HEAD "a 4 KiB 0x0 0x1000 0x1000\n"
-		  "a 4 KiB 0x1000 0x1000 0x1000\n");
+		       "a 4 KiB 0x1000 0x1000 0x1000\n");
 	check_bad(HEAD "a 4 KiB 0x0 0x1000 0x2000\n"
-		  "b 4 KiB 0x1000 0x1000 0x1000\n");
+		       "b 4 KiB 0x1000 0x1000 0x1000\n");
 
 	for (i = 0; i < sizeof(name) - 1; i++)
 		name[i] = 'n';
 	name[sizeof(name) - 1] = '\0';
-	snprintf(line, sizeof(line), HEAD "%s 4 KiB 0x0 0x1000 0x1000\n",
-		 name);
+	snprintf(line, sizeof(line), HEAD "%s 4 KiB 0x0 0x1000 0x1000\n", name);
 	check_bad(line);
 }
 
@@ -222,9 +222,8 @@ static int scan_self(struct ram_blocks *blocks)
 	return r;
 }
 
-static const char fake_table[] =
-	HEAD "pc.ram 4 KiB 0x0 0x8000 0x10000\n"
-	     "pc.bios 4 KiB 0x10000 0x8000 0x10000\n";
+static const char fake_table[] = HEAD "pc.ram 4 KiB 0x0 0x8000 0x10000\n"
+				      "pc.bios 4 KiB 0x10000 0x8000 0x10000\n";
 
 static void test_scan(void **state)
 {

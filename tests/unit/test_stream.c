@@ -17,19 +17,23 @@
 #include "base/util.h"
 #include "qemu/stream.h"
 
-#define N_BLOCKS  3
-#define N_PAGES	  700 /* of the big block: more than the buffer holds */
+#define N_BLOCKS 3
+#define N_PAGES	 700 /* of the big block: more than the buffer holds */
 
 static struct ram_block block_array[N_BLOCKS] = {
-	{ .name = "pc.ram", .used_length = N_PAGES * 4096,
-	  .max_length = N_PAGES * 4096, .migratable = true },
+	{ .name = "pc.ram",
+	  .used_length = N_PAGES * 4096,
+	  .max_length = N_PAGES * 4096,
+	  .migratable = true },
 	{ .name = "local", .used_length = 4096, .max_length = 4096 },
-	{ .name = "/rom@etc/acpi/tables", .used_length = 2 * 4096,
-	  .max_length = 8 * 4096, .migratable = true },
+	{ .name = "/rom@etc/acpi/tables",
+	  .used_length = 2 * 4096,
+	  .max_length = 8 * 4096,
+	  .migratable = true },
 };
 static const struct ram_blocks blocks = { block_array, N_BLOCKS };
 
-static const uint8_t devstate[] = { 'Q', 'E', 'V', 'M', 0,   0, 0,   3,
+static const uint8_t devstate[] = { 'Q', 'E', 'V', 'M', 0,   0,	  0,   3,
 				    4,	 'd', 'e', 'v', 'i', 'c', 'e', 0 };
 
 struct memory_sink {
@@ -216,8 +220,9 @@ static void test_all_pages(void **state)
 
 	(void)state;
 	/* Not in order, and between two blocks. */
-	assert_int_equal(stream_pages(stream, 0, 4096 * 300,
-				      ram + 4096 * 300, N_PAGES - 300), 0);
+	assert_int_equal(stream_pages(stream, 0, 4096 * 300, ram + 4096 * 300,
+				      N_PAGES - 300),
+			 0);
 	assert_int_equal(stream_pages(stream, 2, 4096, ram + 4096, 1), 0);
 	assert_int_equal(stream_zero_pages(stream, 2, 0, 1), 0);
 	assert_int_equal(stream_pages(stream, 0, 0, ram, 300), 0);

@@ -541,6 +541,8 @@ static void exhaust_fds(void)
 
 static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 {
+	sigset_t mask, mask_now;
+
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTRAP, SIG_IGN);
 	open_files();
@@ -565,8 +567,12 @@ static _Noreturn void live(const struct victim_kind *kind, unsigned traits)
 	if (traits & VICTIM_SECCOMP)
 		forbid_foreign_calls();
 
+	sigprocmask(SIG_BLOCK, NULL, &mask);
 	while (!atomic_load(&self->quit)) {
 		kind->step(self);
+		sigprocmask(SIG_BLOCK, NULL, &mask_now);
+		if (memcmp(&mask, &mask_now, 8))
+			fail_self("signal mask changed");
 		if (atomic_fetch_add(&self->steps, 1) == 5)
 			atomic_store(&self->ready, true);
 	}
@@ -592,7 +598,7 @@ static void append_links(int proc_fd, FILE *out)
 	}
 }
 
-static void append_signals(int proc_fd, pid_t tid, FILE *out)
+static void append_signals(int proc_fd, pid_t tid, bool is_main, FILE *out)
 {
 	static const char *const fields[] = { "SigBlk:", "SigIgn:", "SigCgt:",
 					      "TracerPid:" };
@@ -602,8 +608,10 @@ static void append_signals(int proc_fd, pid_t tid, FILE *out)
 	snprintf(path, sizeof(path), "task/%d/status", tid);
 	if (io_read_file(proc_fd, path, 64 * KIB, &text, NULL))
 		return;
+	/* The main thread looks after its mask itself: here it may be the one
+	 * that ppoll(2) has set. */
 	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-		for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+		for (size_t i = is_main; i < ARRAY_SIZE(fields); i++)
 			if (!strncmp(line, fields[i], strlen(fields[i])))
 				fprintf(out, "%d %s\n", tid, line);
 }
@@ -619,7 +627,8 @@ static char *read_state(const struct victim *v)
 	append_links(v->proc_fd, out);
 	if (!procfs_read_threads(v->proc_fd, &tids, &n_tids))
 		for (size_t i = 0; i < n_tids; i++)
-			append_signals(v->proc_fd, tids[i], out);
+			append_signals(v->proc_fd, tids[i], tids[i] == v->pid,
+				       out);
 	if (!io_read_file(v->proc_fd, "maps", STATE_MAX, &maps, NULL))
 		fputs(maps, out);
 	fclose(out);
