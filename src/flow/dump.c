@@ -21,6 +21,7 @@
 #include "image/writer.h"
 #include "qemu/devstate.h"
 #include "qemu/disks.h"
+#include "qemu/ramscan.h"
 
 #include "qemu/vm.h"
 #include "snapuffd/image-format.h"
@@ -185,11 +186,20 @@ static int add_image_regions(struct image_writer *writer, const struct ram *ram)
 	return r;
 }
 
+/* Memory that was plugged in, or resized, since it was looked at. */
+static int check_ram_is_same(const struct target *target, const struct ram *ram)
+{
+	int r = ramscan_recheck(target->pid, &ram->blocks);
+
+	return r == -ESTALE ? RESULT_INCONSISTENT : r;
+}
+
 /*
  * The instant: stops the VM, saves its devices, closes the last gaps in the
  * protection, lets it run on. *pause_ns is from `stop` to the answer to `cont`.
  */
-static int take_instant(struct qmp *qmp, struct keeper *keeper,
+static int take_instant(const struct target *target, struct qmp *qmp,
+			const struct ram *ram, struct keeper *keeper,
 			struct capture *capture, struct devstate *devices,
 			bool running, uint64_t *pause_ns)
 {
@@ -197,6 +207,8 @@ static int take_instant(struct qmp *qmp, struct keeper *keeper,
 	int r;
 
 	r = freeze_begin(&freeze, qmp, keeper, running);
+	if (!r)
+		r = check_ram_is_same(target, ram);
 	if (!r)
 		r = devstate_save(devices);
 	if (!r)
@@ -315,8 +327,8 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		return r;
 
 	frozen_unix_ns = unix_ns();
-	r = take_instant(qmp, &keeper, capture, &devices, status.running,
-			 &stats->pause_ns);
+	r = take_instant(&target, qmp, &ram, &keeper, capture, &devices,
+			 status.running, &stats->pause_ns);
 	if (r)
 		return r;
 

@@ -71,7 +71,7 @@ static int remove_fd(struct devstate *state)
 
 	if (!qmp)
 		return 0;
-	return qmp_call(
+	return qmp_execute(
 		qmp, "remove-fd",
 		json_pack("{s:I}", "fdset-id", (json_int_t)state->fdset_id),
 		NULL);
@@ -112,11 +112,12 @@ int devstate_check(const void *data, size_t len)
 
 int devstate_finish(struct devstate *state)
 {
+	struct qmp *qmp = state->qmp;
 	int r;
 
 	r = remove_fd(state);
 	if (r)
-		return r;
+		return log_errno(r, "qmp: remove-fd: %s", qmp_error(qmp));
 	r = map_sealed(state);
 	if (r)
 		return log_errno(r, "device state: %m");
@@ -131,6 +132,7 @@ int devstate_finish(struct devstate *state)
 
 void devstate_deinit(struct devstate *state)
 {
+	/* On the way out of a failure that was told, maybe QEMU's death. */
 	remove_fd(state);
 	if (state->data)
 		munmap((void *)state->data, state->len);

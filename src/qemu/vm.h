@@ -34,9 +34,9 @@ void vm_strings_deinit(struct vm_strings *list);
 int vm_query_status(struct qmp *qmp, struct vm_status *status);
 
 /*
- * For a VM that runs. Returns when the vCPUs stand and block I/O is drained and flushed. A stop
- * that failed without QEMU's refusal may still come to pass, so a `cont` has
- * been sent after it.
+ * For a VM that runs. Returns when the vCPUs stand and block I/O is drained
+ * and flushed. A stop that failed without QEMU's refusal may still come to
+ * pass, so a `cont` has been sent after it.
  */
 int vm_stop(struct qmp *qmp);
 

@@ -90,7 +90,8 @@ int fdpass_recv(int sock, void *data, size_t *len, int *fds, size_t *n_fds)
 		close_all(got, n_got);
 		return -EMSGSIZE;
 	}
-	memcpy(fds, got, n_got * sizeof(int));
+	for (size_t i = 0; i < n_got; i++)
+		fds[i] = got[i];
 	*n_fds = n_got;
 	*len = (size_t)r;
 	return 0;

@@ -22,6 +22,7 @@ int fdpass_send(int sock, const void *data, size_t len, const int *fds,
  * Receives one message. `len` is the room in and the bytes received out, 0 at
  * end of file; `n_fds` the same for the descriptors, which are close-on-exec
  * and the caller's. A message that has more of either than there is room for
- * is -EMSGSIZE and its descriptors are closed. Never interrupted.
+ * is -EMSGSIZE and its descriptors are closed. `fds` may be NULL when there is
+ * room for none. Never interrupted.
  */
 int fdpass_recv(int sock, void *data, size_t *len, int *fds, size_t *n_fds);

@@ -57,7 +57,7 @@ const struct proc_map *proc_maps_find(const struct proc_maps *maps,
 /* Thread ids, to be freed by the caller. */
 int procfs_read_threads(int proc_fd, pid_t **tids, size_t *n_tids);
 
-/* argv, NULL-terminated, one allocation: free(*argv). */
+/* argv, NULL-terminated, one allocation for free(). */
 int procfs_read_argv(int proc_fd, char ***argv, size_t *n_args);
 
 /* What a symlink below /proc/PID (exe, fd/3, …) shows; to be freed. */
