@@ -13,9 +13,9 @@
 
 /* The kernel's own codes for "interrupted, to be restarted" (linux/errno.h):
  * they never reach user mode, but a tracer sees them. */
-#define ERESTARTSYS	     512
-#define ERESTARTNOINTR	     513
-#define ERESTARTNOHAND	     514
+#define ERESTARTSYS	      512
+#define ERESTARTNOINTR	      513
+#define ERESTARTNOHAND	      514
 #define ERESTART_RESTARTBLOCK 516
 
 /* uc_flags, arch/x86/include/uapi/asm/ucontext.h */
@@ -60,14 +60,17 @@ static const struct store_form store_forms[] = {
 	/* mov %eax,(%rbx); pop %rbx; pop %rbp; ret */
 	{ { 0x89, 0x03, 0x5b, 0x5d, 0xc3 }, 5, REG(rbx), 2 },
 	/* mov %eax,(%rbx); add $8,%rsp; pop %rbx; pop %rbp; ret */
-	{ { 0x89, 0x03, 0x48, 0x83, 0xc4, 0x08, 0x5b, 0x5d, 0xc3 }, 9, REG(rbx), 3 },
+	{ { 0x89, 0x03, 0x48, 0x83, 0xc4, 0x08, 0x5b, 0x5d, 0xc3 },
+	  9,
+	  REG(rbx),
+	  3 },
 };
 
 static void scan_chunk(const uint8_t *code, size_t len, uint64_t addr,
 		       struct arch_gadgets *g)
 {
 	static const uint8_t syscall_ret[] = { 0x0f, 0x05, 0xc3 };
-	static const uint8_t mov_rax[] = { 0x48, 0xc7, 0xc0, 15, 0,
+	static const uint8_t mov_rax[] = { 0x48, 0xc7, 0xc0, 15,  0,
 					   0,	 0,    0x0f, 0x05 };
 	static const uint8_t mov_eax[] = { 0xb8, 15, 0, 0, 0, 0x0f, 0x05 };
 	const uint8_t *at;
@@ -144,8 +147,8 @@ int arch_find_gadgets(pid_t pid, const struct proc_maps *maps,
 
 			if (is_complete(gadgets))
 				return 0;
-			if (pass == VDSO ? vdso && !map->write :
-					   is_code_file(map) &&
+			if (pass == VDSO ? vdso && !map->write
+					 : is_code_file(map) &&
 						   libc == (pass == LIBC))
 				scan_map(pid, map, buf, gadgets);
 		}
@@ -248,8 +251,8 @@ void arch_fill_sigframe(struct arch_sigframe *frame,
 {
 	*frame = (struct arch_sigframe){
 		.pretcode = gadgets->sigreturn,
-		.uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS |
-			    UC_STRICT_RESTORE_SS,
+		.uc_flags =
+			UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
 		/* sigaltstack(2) finds this invalid and changes nothing, and
 		 * rt_sigreturn(2) does not mind. */
 		.ss_flags = 0x7fff,

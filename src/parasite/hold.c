@@ -74,8 +74,8 @@ static int find_layout(pid_t pid, int proc_fd, struct layout *layout)
 
 	err = procfs_read_maps(proc_fd, &maps);
 	if (err)
-		return err == -ESRCH ? err :
-				       log_errno(err, "pid %d: maps: %m", pid);
+		return err == -ESRCH ? err
+				     : log_errno(err, "pid %d: maps: %m", pid);
 	layout->stack = (struct range){ 0 };
 	for (size_t i = 0; i < maps.n_maps; i++)
 		if (!strcmp(maps.maps[i].path, "[stack]"))
@@ -85,7 +85,8 @@ static int find_layout(pid_t pid, int proc_fd, struct layout *layout)
 	err = arch_find_gadgets(pid, &maps, &layout->gadgets);
 	if (err == -ENOENT)
 		return refuse("pid %d: maps no code that calls rt_sigreturn, "
-			      "its way back", pid);
+			      "its way back",
+			      pid);
 	if (err)
 		return log_errno(err, "pid %d: reading its code: %m", pid);
 	if (!layout->gadgets.store)
@@ -103,10 +104,12 @@ static int seize(pid_t pid, const struct proc_status *status)
 	if (status->seccomp)
 		return refuse("pid %d: PTRACE_SEIZE with its seccomp filter "
 			      "suspended: %s (CAP_SYS_ADMIN is needed, and no "
-			      "filter on snapuffd itself)", pid, strerror(-err));
+			      "filter on snapuffd itself)",
+			      pid, strerror(-err));
 	if (err == -EPERM)
 		return refuse("pid %d: PTRACE_SEIZE: not permitted "
-			      "(CAP_SYS_PTRACE is needed)", pid);
+			      "(CAP_SYS_PTRACE is needed)",
+			      pid);
 	return log_errno(err, "pid %d: PTRACE_SEIZE: %m", pid);
 }
 
@@ -143,7 +146,8 @@ static int stop_once(struct remote *r, uint64_t deadline)
 		r->state = REMOTE_FREE;
 	else if (err == -ETIMEDOUT)
 		log_error("pid %d: its main thread does not stop; it may be in "
-			  "uninterruptible sleep", r->pid);
+			  "uninterruptible sleep",
+			  r->pid);
 	else
 		log_errno(err, "pid %d: stopping it: %m", r->pid);
 	return err;
@@ -207,10 +211,10 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 		if (!err)
 			err = run_on(r);
 		if (err)
-			return err == -ESRCH ?
-				       err :
-				       log_errno(err, "pid %d: ptrace: %m",
-						 r->pid);
+			return err == -ESRCH
+				       ? err
+				       : log_errno(err, "pid %d: ptrace: %m",
+						   r->pid);
 	}
 	return refuse("pid %d: its main thread stays away from its own stack",
 		      r->pid);
@@ -260,8 +264,8 @@ static int park(struct remote *r, const struct layout *layout)
 	if (!err)
 		err = ptrace_set_sigmask(r->pid, UINT64_MAX);
 	return err ? log_errno(err, "pid %d: preparing its way back: %m",
-			       r->pid) :
-		     0;
+			       r->pid)
+		   : 0;
 }
 
 static int hold(struct remote *r, int pidfd, const struct layout *layout)
@@ -271,7 +275,8 @@ static int hold(struct remote *r, int pidfd, const struct layout *layout)
 	err = stop_in_good_place(r, &layout->stack);
 	if (err)
 		return err;
-	/* Now that it is ours its pid cannot be recycled: is it who we meant? */
+	/* Now that it is ours its pid cannot be recycled: is it who we meant?
+	 */
 	if (!pidfd_is_alive(pidfd))
 		return -ESRCH;
 	err = check_thread(r);
@@ -286,8 +291,9 @@ static int hold_checked(struct remote *r, pid_t pid, int proc_fd, int pidfd)
 
 	err = procfs_read_status(proc_fd, &status);
 	if (err)
-		return err == -ESRCH ? err :
-				       log_errno(err, "pid %d: status: %m", pid);
+		return err == -ESRCH
+			       ? err
+			       : log_errno(err, "pid %d: status: %m", pid);
 	err = check_status(pid, &status);
 	if (!err)
 		err = find_layout(pid, proc_fd, &layout);

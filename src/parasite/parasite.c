@@ -115,10 +115,10 @@ static int hand_over(struct parasite *p, int fd, int *remote_fd)
 	_cleanup_close_ int sock = -1;
 	int remote_sock, err;
 
-	err = remote_open_fd(&p->remote, SYS_socket,
-			     (uint64_t[6]){ AF_UNIX,
-					    SOCK_DGRAM | SOCK_CLOEXEC },
-			     &remote_sock);
+	err = remote_open_fd(
+		&p->remote, SYS_socket,
+		(uint64_t[6]){ AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC },
+		&remote_sock);
 	if (err)
 		return err;
 	sock = pidfd_take_fd(p->pidfd, remote_sock);
@@ -168,7 +168,8 @@ int parasite_make_uffd(struct parasite *p, int dev_fd, int *uffd)
 		if (dev_fd < 0) {
 			log_error("pid %d: may not call userfaultfd(2) "
 				  "(vm.unprivileged_userfaultfd), and there is "
-				  "no /dev/userfaultfd", pid);
+				  "no /dev/userfaultfd",
+				  pid);
 			return RESULT_UNSUPPORTED;
 		}
 		err = make_by_device(p, dev_fd, &fd);

@@ -10,7 +10,8 @@
  * already, what they need lies below the thread's red zone, and their results
  * are fetched with pidfd_getfd(2): no page of text is written and nothing is
  * mapped, so there is nothing to take back but registers, signal mask and a
- * few KiB of dead stack. Seccomp filters are suspended for the thread meanwhile.
+ * few KiB of dead stack. Seccomp filters are suspended for the thread
+ * meanwhile.
  *
  * The target outlives its dumper at every instant: whatever registers the
  * thread is given lead home by themselves (wayback.h), so that kill -9 of the

@@ -103,8 +103,7 @@ static int run_call(struct remote *r, uint64_t remote_sp, uint64_t store_to,
 	return err;
 }
 
-int remote_call(struct remote *r, long nr, const uint64_t args[6],
-		long *result)
+int remote_call(struct remote *r, long nr, const uint64_t args[6], long *result)
 {
 	return run_call(r, wayback_sp(&r->wayback, r->wayback.n_fds), 0, true,
 			nr, args, result);
@@ -145,12 +144,12 @@ int remote_receive_fd(struct remote *r, int sock, int *fd)
 	 * header before it spoils two registers that no close(2) reads. */
 	args.msg.msg_control = (void *)(uintptr_t)(remote_fd - CMSG_LEN(0));
 	args.msg.msg_controllen = CMSG_SPACE(sizeof(int));
-	args.msg.msg_iov = (void *)(uintptr_t)(remote_args +
-					       sizeof(struct msghdr));
+	args.msg.msg_iov =
+		(void *)(uintptr_t)(remote_args + sizeof(struct msghdr));
 	args.msg.msg_iovlen = 1;
-	args.iov.iov_base = (void *)(uintptr_t)(remote_args +
-						sizeof(struct msghdr) +
-						sizeof(struct iovec));
+	args.iov.iov_base =
+		(void *)(uintptr_t)(remote_args + sizeof(struct msghdr) +
+				    sizeof(struct iovec));
 	args.iov.iov_len = 1;
 	err = vm_write(r->pid, remote_args, &args, sizeof(args));
 	if (err)
@@ -274,9 +273,11 @@ int remote_let_go(struct remote *r)
 			err = ptrace_wait(r->pid, deadline_in(STOP_TIMEOUT_NS),
 					  &stop);
 		if (err == -ETIMEDOUT)
-			return log_errno(err, "pid %d: cannot be stopped to "
-					      "let it go; the exit of this "
-					      "process will", r->pid);
+			return log_errno(err,
+					 "pid %d: cannot be stopped to "
+					 "let it go; the exit of this "
+					 "process will",
+					 r->pid);
 		if (err || stop.kind == PTRACE_STOP_GONE)
 			return gone(r);
 	}

@@ -40,8 +40,9 @@ struct remote {
 
 /*
  * Stops the main thread of `pid`, which `proc_fd` (borrowed until the release)
- * and `pidfd` (borrowed for the call) name as well, blocks its signals and prepares its way back. 0 and a
- * thread in EVENT, or the error of parasite_infect().
+ * and `pidfd` (borrowed for the call) name as well, blocks its signals and
+ * prepares its way back. 0 and a thread in EVENT, or the error of
+ * parasite_infect().
  */
 int remote_hold(struct remote *r, pid_t pid, int proc_fd, int pidfd);
 

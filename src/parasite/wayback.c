@@ -59,8 +59,8 @@ static void fill_links(const struct wayback *w, struct image *image,
 		       const struct user_regs_struct *found)
 {
 	static const uint64_t close_none[6] = { (uint32_t)-1 };
-	uint64_t remote_xstate = w->remote_addr +
-				 offsetof(struct image, xstate);
+	uint64_t remote_xstate =
+		w->remote_addr + offsetof(struct image, xstate);
 	struct user_regs_struct regs = *found;
 
 	for (size_t i = 0; i < WAYBACK_FDS; i++) {

@@ -66,7 +66,8 @@ void wayback_deinit(struct wayback *w);
 /* Puts back what the chain covered, once no register leads there. */
 int wayback_erase(const struct wayback *w);
 
-/* The stack pointer that closes the `n_fds` oldest descriptors and goes home. */
+/* The stack pointer that closes the `n_fds` oldest descriptors and goes home.
+ */
 uint64_t wayback_sp(const struct wayback *w, size_t n_fds);
 
 /*

@@ -46,9 +46,10 @@ int pidfd_wait_exit(int pidfd, int timeout_ms)
 		if (timeout_ms > 0) {
 			uint64_t now = now_ns();
 
-			timeout_ms = now >= deadline ?
-					     0 :
-					     (int)((deadline - now) / 1000000);
+			timeout_ms =
+				now >= deadline
+					? 0
+					: (int)((deadline - now) / 1000000);
 		}
 	}
 }

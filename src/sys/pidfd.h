@@ -25,7 +25,8 @@ int pidfd_take_fd(int pidfd, int remote_fd);
 /* False once it has exited, also while it is a zombie. */
 bool pidfd_is_alive(int pidfd);
 
-/* Waits until it exits: 0, -ETIMEDOUT after `timeout_ms` (-1: never), -errno. */
+/* Waits until it exits: 0, -ETIMEDOUT after `timeout_ms` (-1: never), -errno.
+ */
 int pidfd_wait_exit(int pidfd, int timeout_ms);
 
 /* Sends a signal: 0, -ESRCH, or -errno. */

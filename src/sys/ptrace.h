@@ -69,7 +69,8 @@ int ptrace_get_sigmask(pid_t tid, uint64_t *mask);
 int ptrace_set_sigmask(pid_t tid, uint64_t mask);
 
 /* The extended state in the standard XSAVE format (not compacted). `len` is
- * the room in and the bytes used out; -EOVERFLOW when it may not have fitted. */
+ * the room in and the bytes used out; -EOVERFLOW when it may not have fitted.
+ */
 int ptrace_get_xstate(pid_t tid, void *buf, size_t *len);
 int ptrace_set_xstate(pid_t tid, const void *buf, size_t len);
 
@@ -80,6 +81,7 @@ int ptrace_get_syscall_stop(pid_t tid, enum ptrace_syscall_stop *stop);
 int ptrace_get_rseq(pid_t tid, uint64_t *remote_addr);
 
 /* Whether a user shadow stack guards returns, and whether system calls are
- * dispatched to user mode (prctl PR_SET_SYSCALL_USER_DISPATCH). 1, 0, -errno. */
+ * dispatched to user mode (prctl PR_SET_SYSCALL_USER_DISPATCH). 1, 0, -errno.
+ */
 int ptrace_has_shadow_stack(pid_t tid);
 int ptrace_has_syscall_dispatch(pid_t tid);

@@ -53,9 +53,8 @@ static size_t fill_batch(struct iovec *remote, size_t *n_remote,
 		uint64_t start = ranges[i].start + skip;
 		size_t len = min_u64(ranges[i].end - start, CALL_MAX - total);
 
-		remote[(*n_remote)++] = (struct iovec){
-			(void *)(uintptr_t)start, len
-		};
+		remote[(*n_remote)++] =
+			(struct iovec){ (void *)(uintptr_t)start, len };
 		total += len;
 		if (total == CALL_MAX)
 			break;

@@ -31,14 +31,20 @@
  *	judge.check_ms=1000	distance of the full checks, each prints a line
  *	judge.buckets=0		1: also a judge-bucket line per bucket_ms
  *	judge.bucket_ms=100
+ *	judge.live=0		1: a judge-live line at the end of every bucket, also
+ *				while nothing is checked; for benchmarks
  *	judge.thp=0		1: MADV_HUGEPAGE, 0: MADV_NOHUGEPAGE
  *
  * Output, one write(2) a line, latencies of single writes in microseconds:
  *
  *	judge: ready pages=N mode=M
  *	judge-bucket: t=MS writes=N p50=US p99=US max=US
+ *	judge-live: t=MS end=MS writes=N bad=COUNT max=NS ns=NS:N,NS:N,...
  *	judge: seq=N writes=N rate=N/s p50=USus p99=USus p999=USus max=USus
  *		check=clean | check=TORN page=P want=S got=S bad=COUNT
+ *
+ * The pairs of a live line are a histogram: so many writes took at least so
+ * many nanoseconds and less than an eighth of an octave more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -70,6 +76,9 @@
 #define N_SUB		(1U << SUB_BITS)
 #define N_SLOTS		((64 - SUB_BITS + 1) * N_SUB)
 
+/* What a live line shows is coarser, for the serial port is slow. */
+#define LIVE_MASK	(~0ULL << (63 - 3))
+
 enum mode {
 	MODE_RANDOM,
 	MODE_SEQ,
@@ -85,6 +94,7 @@ struct options {
 	uint64_t check_ms;
 	uint64_t bucket_ms;
 	bool buckets;
+	bool live;
 	bool thp;
 };
 
@@ -460,6 +470,8 @@ static void option_parse(struct options *opt, const char *token)
 	}
 	if ((v = option_value(token, "judge.buckets")))
 		opt->buckets = *v == '1';
+	if ((v = option_value(token, "judge.live")))
+		opt->live = *v == '1';
 	if ((v = option_value(token, "judge.thp")))
 		opt->thp = *v == '1';
 	if (!(v = option_value(token, "judge.mode")))
@@ -507,7 +519,7 @@ static double to_us(double ticks)
 
 static void bucket_close(uint64_t start_tick)
 {
-	struct histogram *h = &judge.bucket;
+	const struct histogram *h = &judge.bucket;
 
 	if (judge.n_buckets < N_BUCKETS_MAX)
 		judge.buckets[judge.n_buckets++] = (struct bucket){
@@ -518,7 +530,48 @@ static void bucket_close(uint64_t start_tick)
 			.p99_us = to_us(histogram_at(h, 0.99)),
 			.max_us = to_us((double)h->max),
 		};
-	memset(h, 0, sizeof(*h));
+}
+
+static uint64_t live_step(unsigned int slot)
+{
+	uint64_t ns = (uint64_t)(to_us(slot_middle(slot)) * 1e3);
+
+	return ns ? ns & (LIVE_MASK >> __builtin_clzll(ns)) : 0;
+}
+
+static double ms_of(uint64_t tick)
+{
+	return judge.ms0 + to_us((double)(tick - judge.tick0)) / 1e3;
+}
+
+static void print_live(uint64_t start_tick, uint64_t end_tick)
+{
+	const struct histogram *h = &judge.bucket;
+	char line[4096];
+	const char *comma = "";
+	uint64_t n = 0;
+	size_t len;
+
+	len = snprintf(line, sizeof(line),
+		       "judge-live: t=%.1f end=%.1f writes=%" PRIu64
+		       " bad=%" PRIu64 " max=%.0f ns=", ms_of(start_tick),
+		       ms_of(end_tick), h->n, judge.verdict.n_bad,
+		       to_us((double)h->max) * 1e3);
+	for (unsigned int i = 0; i < N_SLOTS; i++) {
+		n += h->slots[i];
+		if (!n || (i + 1 < N_SLOTS && live_step(i) == live_step(i + 1)))
+			continue;
+		if (len > sizeof(line) - 48)
+			break;
+		len += snprintf(line + len, sizeof(line) - len,
+				"%s%" PRIu64 ":%" PRIu64, comma, live_step(i),
+				n);
+		comma = ",";
+		n = 0;
+	}
+	line[len++] = '\n';
+	if (write(STDOUT_FILENO, line, len) < 0)
+		return;	/* nobody left to tell */
 }
 
 static void print_buckets(void)
@@ -595,21 +648,26 @@ static void __attribute__((noreturn)) run(void)
 			uint64_t ticks = step();
 
 			histogram_add(&judge.line, ticks);
-			if (opt->buckets)
+			if (opt->buckets || opt->live)
 				histogram_add(&judge.bucket, ticks);
 			due += write_ticks;
 			/* After a stall, don't catch up with a burst. */
 			if (due + 100 * ms_ticks < now)
 				due = now;
 		} else if (opt->mode == MODE_IDLE) {
-			sleep_ticks(check_ticks);
+			sleep_ticks(opt->live ? bucket_ticks : check_ticks);
 		} else {
 			nap_until(due, now, ms_ticks);
 		}
 
 		now = __rdtsc();
-		if (opt->buckets && now - bucket_start >= bucket_ticks) {
-			bucket_close(bucket_start);
+		if ((opt->buckets || opt->live) &&
+		    now - bucket_start >= bucket_ticks) {
+			if (opt->live)
+				print_live(bucket_start, now);
+			if (opt->buckets)
+				bucket_close(bucket_start);
+			memset(&judge.bucket, 0, sizeof(judge.bucket));
 			bucket_start = now;
 		}
 		if (now - line_start >= check_ticks) {
@@ -618,8 +676,7 @@ static void __attribute__((noreturn)) run(void)
 			print_verdict(now - line_start);
 			line_start = now = __rdtsc();
 			due = now;
-			if (opt->buckets)
-				bucket_start = now;
+			bucket_start = now;
 			memset(&judge.bucket, 0, sizeof(judge.bucket));
 		}
 	}

@@ -22,32 +22,32 @@
 /* On a busy host. */
 #define STOP_NS 10000000000
 
-#define fail(fmt, ...)                                                         \
-	do {                                                                   \
-		fprintf(stderr, "%s:%d: " fmt "\n", __FILE__,                  \
-			__LINE__ __VA_OPT__(, ) __VA_ARGS__);                  \
-		exit(1);                                                       \
+#define fail(fmt, ...)                                        \
+	do {                                                  \
+		fprintf(stderr, "%s:%d: " fmt "\n", __FILE__, \
+			__LINE__ __VA_OPT__(, ) __VA_ARGS__); \
+		exit(1);                                      \
 	} while (0)
 
-#define skip(fmt, ...)                                                         \
-	do {                                                                   \
-		fprintf(stderr, "skipped: " fmt "\n" __VA_OPT__(, )            \
-							__VA_ARGS__);          \
-		exit(77);                                                      \
+#define skip(fmt, ...)                                                    \
+	do {                                                              \
+		fprintf(stderr,                                           \
+			"skipped: " fmt "\n" __VA_OPT__(, ) __VA_ARGS__); \
+		exit(77);                                                 \
 	} while (0)
 
-#define need(cond)                                                             \
-	do {                                                                   \
-		if (!(cond))                                                   \
-			fail("not so: %s (%s)", #cond, strerror(errno));       \
+#define need(cond)                                                       \
+	do {                                                             \
+		if (!(cond))                                             \
+			fail("not so: %s (%s)", #cond, strerror(errno)); \
 	} while (0)
 
 /* A wrapper of sys/ that must return 0. */
-#define need_ok(call)                                                          \
-	do {                                                                   \
-		int need_ok_r = (call);                                        \
-		if (need_ok_r)                                                 \
-			fail("%s: %s", #call, strerror(-need_ok_r));           \
+#define need_ok(call)                                                \
+	do {                                                         \
+		int need_ok_r = (call);                              \
+		if (need_ok_r)                                       \
+			fail("%s: %s", #call, strerror(-need_ok_r)); \
 	} while (0)
 
 /* A child that dies with its parent; 0 in the child. */

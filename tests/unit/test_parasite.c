@@ -224,6 +224,35 @@ static void test_refuse_foreign_stack(void **state)
 	victim_stop(&v);
 }
 
+/* Nothing but the exit of its tracer lets go of it. */
+static void test_uninterruptible(void **state)
+{
+	struct victim v;
+	int status;
+	pid_t tracer;
+
+	(void)state;
+	victim_start(&v, &victim_vfork, 0);
+	while (victim_run_state(&v) != 'D')
+		usleep(1000);
+	tracer = fork();
+	if (!tracer) {
+		struct parasite *p;
+
+		_exit(parasite_infect(&p, v.pid, v.proc_fd, v.pidfd) ==
+				      -ETIMEDOUT
+			      ? 0
+			      : 1);
+	}
+	assert_int_equal(waitpid(tracer, &status, 0), tracer);
+	assert_int_equal(status, 0);
+	while (!atomic_load(&v.report->steps) && victim_run_state(&v) != 'Z')
+		usleep(10000);
+	assert_int_equal(atomic_load(&v.report->n_failures), 0);
+	assert_true(atomic_load(&v.report->steps) > 0);
+	victim_stop(&v);
+}
+
 static void test_gone(void **state)
 {
 	struct parasite *p = NULL;
@@ -355,6 +384,7 @@ int main(void)
 		cmocka_unit_test(test_refuse_traced),
 		cmocka_unit_test(test_refuse_32_bit),
 		cmocka_unit_test(test_refuse_foreign_stack),
+		cmocka_unit_test(test_uninterruptible),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_killed_while_held),
 		cmocka_unit_test(test_stopped_while_held),

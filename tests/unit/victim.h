@@ -47,6 +47,8 @@ bool victim_is_forbidden_call(long nr);
 /* Places that a thread cannot be held in. */
 extern const struct victim_kind victim_32_bit;
 extern const struct victim_kind victim_foreign_stack;
+extern const struct victim_kind victim_vfork; /* for 3 s a step, not to be
+					       * interrupted */
 
 struct victim {
 	pid_t pid;
