@@ -3,13 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "base/io.h"
@@ -17,10 +14,9 @@
 #include "base/pace.h"
 #include "base/util.h"
 #include "image/codec.h"
+#include "image/partial_dir.h"
 #include "image/pwriter.h"
 #include "snapuffd/image-format.h"
-
-#define PARTIAL_SUFFIX ".partial"
 
 /* Enough to keep a fast disk busy with writes of 4 KiB, too. */
 #define WRITES_AT_ONCE 64
@@ -33,11 +29,7 @@ struct writer_region {
 };
 
 struct image_writer {
-	char *path;    /* DIR as given, for messages */
-	char *name;    /* its last component */
-	char *partial; /* name + PARTIAL_SUFFIX */
-	int parent_fd;
-	int dir_fd; /* of DIR.partial, locked; -1 once committed */
+	struct partial_dir dir;
 
 	struct writer_region *regions;
 	size_t n_regions;
@@ -52,120 +44,19 @@ struct image_writer {
 	_Atomic uint64_t data_pages;
 };
 
-/* Removes the files of a directory, which has no others but what an image
- * has: anything else stops it. */
-static int remove_contents(int dir_fd)
-{
-	_cleanup_close_ int fd =
-		openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_closedir_ DIR *dir = NULL;
-	struct dirent *entry;
-
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir)
-		return -errno;
-	steal_fd(&fd);
-
-	while ((errno = 0, entry = readdir(dir))) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		if (unlinkat(dir_fd, entry->d_name, 0))
-			return -errno;
-	}
-	return -errno;
-}
-
-static int split_path(struct image_writer *w, const char *dir)
-{
-	_cleanup_free_ char *for_base = strdup(dir), *for_dir = strdup(dir);
-	const char *base, *parent;
-
-	w->path = strdup(dir);
-	if (!for_base || !for_dir || !w->path)
-		return -ENOMEM;
-
-	base = basename(for_base);
-	parent = dirname(for_dir);
-	if (!strcmp(base, "/") || !strcmp(base, ".") || !strcmp(base, ".."))
-		return log_errno(-EINVAL, "%s: not the name of a new directory",
-				 dir);
-
-	w->name = strdup(base);
-	if (!w->name || asprintf(&w->partial, "%s" PARTIAL_SUFFIX, base) < 0)
-		return -ENOMEM;
-
-	w->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (w->parent_fd < 0)
-		return log_errno(-errno, "%s: cannot open %s: %m", dir, parent);
-	return 0;
-}
-
-/* Opens and locks DIR.partial, fresh or taken over from a killed dump. */
-static int claim_partial(struct image_writer *w)
-{
-	bool fresh = !mkdirat(w->parent_fd, w->partial, 0700);
-	int r;
-
-	if (!fresh && errno != EEXIST)
-		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
-				 w->partial);
-
-	w->dir_fd = openat(w->parent_fd, w->partial,
-			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (w->dir_fd < 0)
-		return log_errno(-errno, "%s: cannot open %s: %m", w->path,
-				 w->partial);
-
-	if (flock(w->dir_fd, LOCK_EX | LOCK_NB)) {
-		r = -errno;
-		close_fd(&w->dir_fd); /* it is not ours to discard */
-		if (r == -EWOULDBLOCK)
-			return log_errno(
-				-EBUSY,
-				"%s: another dump is writing to %s; wait for it or choose another directory",
-				w->path, w->partial);
-		return log_errno(r, "%s: cannot lock %s: %m", w->path,
-				 w->partial);
-	}
-
-	if (!fresh) {
-		log_info("%s: removing what a killed dump left in %s", w->path,
-			 w->partial);
-		r = remove_contents(w->dir_fd);
-		if (r) {
-			close_fd(&w->dir_fd);
-			return log_errno(
-				r, "%s: cannot clear the stale %s: %m; remove it",
-				w->path, w->partial);
-		}
-	}
-	return 0;
-}
-
 int image_writer_new(struct image_writer **out, const char *dir,
 		     const struct image_writer_options *options)
 {
 	_cleanup_image_writer_ struct image_writer *w = calloc(1, sizeof(*w));
-	struct stat st;
 	int r;
 
 	if (!w)
 		return -ENOMEM;
-	w->parent_fd = w->dir_fd = -1;
+	w->dir = PARTIAL_DIR_INIT;
 	w->options = *options;
 	pace_init(&w->pace, options->rate);
 
-	r = split_path(w, dir);
-	if (r)
-		return r;
-	if (!fstatat(w->parent_fd, w->name, &st, AT_SYMLINK_NOFOLLOW))
-		return log_errno(
-			-EEXIST,
-			"%s: exists already; remove it or choose another directory",
-			dir);
-	r = claim_partial(w);
+	r = partial_dir_create(&w->dir, dir);
 	if (r)
 		return r;
 	r = pwriter_new(&w->pwriter, WRITES_AT_ONCE, !options->no_uring);
@@ -192,20 +83,7 @@ struct image_writer *image_writer_free(struct image_writer *w)
 		free(w->parts[i].name);
 	free(w->parts);
 
-	if (w->dir_fd >= 0) {
-		int r = remove_contents(w->dir_fd);
-
-		if (!r && unlinkat(w->parent_fd, w->partial, AT_REMOVEDIR))
-			r = -errno;
-		if (r)
-			log_errno(r, "%s: cannot remove %s: %m", w->path,
-				  w->partial);
-	}
-	close_fd(&w->dir_fd);
-	close_fd(&w->parent_fd);
-	free(w->path);
-	free(w->name);
-	free(w->partial);
+	partial_dir_deinit(&w->dir);
 	free(w);
 	return NULL;
 }
@@ -272,16 +150,16 @@ int image_writer_add_region(struct image_writer *w,
 	if (!new->desc.name || !new->desc.pages_file)
 		return -ENOMEM;
 
-	new->fd = openat(w->dir_fd, new->desc.pages_file,
+	new->fd = openat(w->dir.fd, new->desc.pages_file,
 			 O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (new->fd < 0)
-		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
+		return log_errno(-errno, "%s: cannot create %s: %m", w->dir.path,
 				 new->desc.pages_file);
 	if (ftruncate(new->fd, (off_t)region->length))
-		return log_errno(-errno, "%s: cannot size %s: %m", w->path,
+		return log_errno(-errno, "%s: cannot size %s: %m", w->dir.path,
 				 new->desc.pages_file);
 	if (!w->options.no_direct)
-		new->direct_fd = openat(w->dir_fd, new->desc.pages_file,
+		new->direct_fd = openat(w->dir.fd, new->desc.pages_file,
 					O_WRONLY | O_DIRECT | O_CLOEXEC);
 	w->direct = new->direct_fd >= 0;
 	return 0;
@@ -316,7 +194,7 @@ static bool page_is_zero(const uint8_t *page)
 /* Logs the failure of a write; which one is not known any more. */
 static int write_failed(const struct image_writer *w, int r)
 {
-	return log_errno(r, "%s: writing pages: %m", w->path);
+	return log_errno(r, "%s: writing pages: %m", w->dir.path);
 }
 
 static int put_run(struct image_writer *w, struct writer_region *region,
@@ -407,16 +285,16 @@ int image_writer_put_file(struct image_writer *w, const char *name,
 		return -ENOMEM;
 	w->n_parts++;
 
-	fd = openat(w->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+	fd = openat(w->dir.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
 		    0600);
 	if (fd < 0)
-		return log_errno(-errno, "%s: cannot create %s: %m", w->path,
+		return log_errno(-errno, "%s: cannot create %s: %m", w->dir.path,
 				 name);
 	r = io_write_full(fd, data, len);
 	if (!r && fsync(fd))
 		r = -errno;
 	if (r)
-		return log_errno(r, "%s: writing %s: %m", w->path, name);
+		return log_errno(r, "%s: writing %s: %m", w->dir.path, name);
 	return 0;
 }
 
@@ -474,19 +352,9 @@ int image_writer_sync(struct image_writer *w)
 		return r;
 	for (size_t i = 0; i < w->n_regions; i++)
 		if (fdatasync(w->regions[i].fd))
-			return log_errno(-errno, "%s: writing %s: %m", w->path,
+			return log_errno(-errno, "%s: writing %s: %m", w->dir.path,
 					 w->regions[i].desc.pages_file);
 	return 0;
-}
-
-/* RENAME_NOREPLACE where the file system has it; DIR was not there before. */
-static int rename_new(int dir_fd, const char *from, const char *to)
-{
-	if (!renameat2(dir_fd, from, dir_fd, to, RENAME_NOREPLACE))
-		return 0;
-	if (errno == EINVAL && !renameat(dir_fd, from, dir_fd, to))
-		return 0;
-	return -errno;
 }
 
 int image_writer_commit(struct image_writer *w,
@@ -507,18 +375,5 @@ int image_writer_commit(struct image_writer *w,
 		r = encode_inventory(&record, inventory, w->parts, w->n_parts);
 	if (!r)
 		r = put_record(w, IMAGE_INVENTORY, &record);
-	if (r)
-		return r;
-
-	if (fsync(w->dir_fd))
-		return log_errno(-errno, "%s: syncing %s: %m", w->path,
-				 w->partial);
-	r = rename_new(w->parent_fd, w->partial, w->name);
-	if (r)
-		return log_errno(r, "%s: cannot rename %s: %m", w->path,
-				 w->partial);
-	close_fd(&w->dir_fd);
-	if (fsync(w->parent_fd))
-		log_warning("%s: syncing the directory above: %m", w->path);
-	return 0;
+	return r ? r : partial_dir_commit(&w->dir);
 }
