@@ -20,14 +20,13 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 
 #include "base/log.h"
 #include "base/result.h"
+#include "sys/sched.h"
 #include "sys/uffd.h"
 
 #define BATCH 64
@@ -248,15 +247,13 @@ static void *fault_main(void *data)
 {
 	struct capture *capture = data;
 	struct fault_thread *faults = &capture->faults;
-	struct sched_param rt = { .sched_priority = 1 };
 	struct pollfd fds[] = {
 		{ .fd = capture->config.uffd, .events = POLLIN },
 		{ .fd = faults->wake_fd, .events = POLLIN },
 	};
 
 	/* Each µs here is one that the target waits. */
-	if (pthread_setschedparam(pthread_self(), SCHED_RR, &rt))
-		setpriority(PRIO_PROCESS, 0, -20);
+	sched_raise();
 
 	for (;;) {
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)

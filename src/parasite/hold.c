@@ -275,8 +275,7 @@ static int hold(struct remote *r, int pidfd, const struct layout *layout)
 	err = stop_in_good_place(r, &layout->stack);
 	if (err)
 		return err;
-	/* Now that it is ours its pid cannot be recycled: is it who we meant?
-	 */
+	/* Held, its pid cannot be recycled: is it who was meant? */
 	if (!pidfd_is_alive(pidfd))
 		return -ESRCH;
 	err = check_thread(r);

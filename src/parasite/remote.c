@@ -23,7 +23,8 @@
  * Every call begins as this one, which no seccomp filter forbids (malloc needs
  * it) and which fails; the number is replaced in the stop at its entry. With
  * the tracer dies the suspension of seccomp: a filter that kills for the real
- * call has then only the instant from the replacement to the check to do so.
+ * call can then do so only if the thread, woken from that stop, has not yet
+ * come to the filter.
  */
 #define HARMLESS_CALL SYS_munmap
 

@@ -7,7 +7,7 @@
  * release. Whenever the tracer dies, the thread goes home by itself: wayback.h
  * says how.
  *
- *	FREE --hold--> EVENT --call--> EXIT --call--> EXIT --release--> FREE
+ *	FREE -hold-> EVENT -call-> EXIT -call-> EXIT -release-> FREE
  *
  * All calls must come from the thread that called remote_hold(). Failures of
  * the hold and the release are logged, those of calls are not.

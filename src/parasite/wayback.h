@@ -15,8 +15,8 @@
  *	rsp - 128	red zone
  *			XSAVE area, shared by all frames
  *			home		the original state
- *			links[0..2]	close(2) of what was opened first, …
- *			scratch		for arguments of system calls
+ *			links[0..2]	close(2), the oldest first
+ *			scratch		for arguments of calls
  *	remote_addr
  *
  * Descriptors are closed in the opposite order of opening. What the chain
