@@ -14,13 +14,19 @@
  *
  * Messages may be stale: two threads fault on a page, the first message
  * releases both, the second arrives when the page is captured, or noted again.
- * Releasing twice does no harm, and is done for every block that is not owned
- * by somebody: its owner will release it, after the copy.
+ * Releasing twice does no harm, and is done for every block but one that
+ * somebody is copying: its owner will release it.
+ *
+ * While a thread of the target changes mappings (madvise, munmap), the kernel
+ * refuses to unprotect until its event has been read, and this thread is who
+ * reads. So faults are read into a list first, and a release that is refused
+ * reads on, whatever comes, before it tries again.
  */
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -31,10 +37,19 @@
 
 #define BATCH 64
 
+static int read_messages(struct capture *capture);
+
 static int release(struct capture *capture, struct range range)
 {
-	int r = uffd_unprotect(capture->config.uffd, range);
+	int uffd = capture->config.uffd, r;
 
+	while ((r = uffd_try_unprotect(uffd, range)) == -EAGAIN) {
+		r = read_messages(capture);
+		if (r < 0)
+			capture_fail(capture, r);
+		if (r <= 0)
+			uffd_wait_for_change();
+	}
 	/* Not registered any more: unmapped, or moved; or all is over. */
 	if (r == -ENOENT || r == -ESRCH)
 		return 0;
@@ -98,13 +113,14 @@ static int capture_write(struct capture *capture, struct region *region,
 	struct block block = region_block(region, addr);
 	int r = 0, released;
 
-	if (region_claim(region, block.number))
+	if (region_claim(region, block.number)) {
 		r = capture_block(capture, region, block.range);
-	else if (!bitmap_test(&region->done, block.number))
+		if (!r)
+			bitmap_test_and_set(&region->done, block.number);
+	} else if (!bitmap_test(&region->done, block.number)) {
 		return 0; /* its owner will release it */
-
+	}
 	released = release(capture, block.range);
-	bitmap_test_and_set(&region->done, block.number);
 	return r ? r : released;
 }
 
@@ -170,13 +186,13 @@ static int handle_removal(struct capture *capture, struct range gone)
 	return 0;
 }
 
-static int handle_event(struct capture *capture, const struct uffd_msg *msg)
+static int handle_change(struct capture *capture, const struct uffd_msg *msg)
 {
 	struct range range;
 
+	if (atomic_load(&capture->mode) == MODE_RELEASE)
+		return 0;
 	switch (msg->event) {
-	case UFFD_EVENT_PAGEFAULT:
-		return handle_write(capture, msg->arg.pagefault.address);
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
 		range = (struct range){ msg->arg.remove.start,
@@ -190,37 +206,89 @@ static int handle_event(struct capture *capture, const struct uffd_msg *msg)
 	default:
 		return 0;
 	}
-	if (atomic_load(&capture->mode) == MODE_RELEASE)
-		return 0;
 	return handle_removal(capture, range);
 }
 
-static int handle_events(struct capture *capture)
+/* Room for a batch more of waiting faults. */
+static int make_room(struct fault_thread *faults)
 {
+	struct waiting_fault *waiting;
+	size_t max = faults->max_waiting * 2 + BATCH;
+
+	if (faults->max_waiting - faults->n_waiting >= BATCH)
+		return 0;
+	waiting = reallocarray(faults->waiting, max, sizeof(*waiting));
+	if (!waiting)
+		return -ENOMEM;
+	faults->waiting = waiting;
+	faults->max_waiting = max;
+	return 0;
+}
+
+/* Reads a batch: faults go to the list, changes of the address space are dealt
+ * with at once. How many messages there were, or -errno. */
+static int read_messages(struct capture *capture)
+{
+	struct fault_thread *faults = &capture->faults;
 	struct uffd_msg msgs[BATCH];
-	int n = uffd_read(capture->config.uffd, msgs, BATCH);
-	uint64_t read_at = now_ns();
+	uint64_t now;
+	int n, r;
 
+	r = make_room(faults);
+	if (r)
+		return r;
+	n = uffd_read(capture->config.uffd, msgs, BATCH);
+	now = now_ns();
 	for (int i = 0; i < n; i++) {
-		uint64_t started_at = now_ns();
-		int r = handle_event(capture, &msgs[i]);
-
-		if (r) {
+		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
+			faults->waiting[faults->n_waiting++] =
+				(struct waiting_fault){
+					msgs[i].arg.pagefault.address, now
+				};
+			continue;
+		}
+		r = handle_change(capture, &msgs[i]);
+		if (r)
 			capture_fail(capture, r);
-			/* Never leave a writer behind. */
-			if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
-				handle_write(capture,
-					     msgs[i].arg.pagefault.address);
-		}
-		if (msgs[i].event == UFFD_EVENT_PAGEFAULT &&
-		    atomic_load(&capture->mode) == MODE_CAPTURE) {
-			histogram_record(&capture->faults.queue,
-					 started_at - read_at);
-			histogram_record(&capture->faults.latency,
-					 now_ns() - read_at);
-		}
 	}
 	return n;
+}
+
+static void serve(struct capture *capture, const struct waiting_fault *fault)
+{
+	struct fault_thread *faults = &capture->faults;
+	uint64_t started_ns = now_ns();
+	int r = handle_write(capture, fault->addr);
+
+	if (r) {
+		capture_fail(capture, r);
+		/* Never leave a writer behind. */
+		handle_write(capture, fault->addr);
+	}
+	if (atomic_load(&capture->mode) != MODE_CAPTURE)
+		return;
+	histogram_record(&faults->queue, started_ns - fault->read_ns);
+	histogram_record(&faults->latency, now_ns() - fault->read_ns);
+}
+
+static void handle_messages(struct capture *capture)
+{
+	struct fault_thread *faults = &capture->faults;
+	int n;
+
+	do {
+		n = read_messages(capture);
+		if (n < 0)
+			capture_fail(capture, n);
+		while (faults->next_waiting < faults->n_waiting) {
+			/* A copy: the list may grow, and move, meanwhile. */
+			struct waiting_fault fault =
+				faults->waiting[faults->next_waiting++];
+
+			serve(capture, &fault);
+		}
+		faults->next_waiting = faults->n_waiting = 0;
+	} while (n == BATCH);
 }
 
 /* Answers who waits in fault_thread_sync(). Returns whether to go on. */
@@ -259,8 +327,7 @@ static void *fault_main(void *data)
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 			continue;
 		if (fds[0].revents & POLLIN)
-			while (handle_events(capture) == BATCH)
-				;
+			handle_messages(capture);
 		else if (fds[0].revents)
 			fds[0].fd = -1; /* POLLERR: the target is gone */
 		if (fds[1].revents && !answer_requests(capture))
@@ -321,5 +388,7 @@ void fault_thread_stop(struct capture *capture)
 		pthread_cond_destroy(&faults->answered);
 		pthread_mutex_destroy(&faults->lock);
 	}
+	free(faults->waiting);
+	faults->waiting = NULL;
 	close_fd(&faults->wake_fd);
 }

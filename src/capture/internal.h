@@ -26,6 +26,12 @@ enum capture_mode {
 	MODE_RELEASE,
 };
 
+/* A write fault between being read and being served. */
+struct waiting_fault {
+	uint64_t addr;
+	uint64_t read_ns;
+};
+
 struct fault_thread {
 	pthread_t thread;
 	bool running;
@@ -35,6 +41,8 @@ struct fault_thread {
 	uint64_t n_asked, n_answered;
 	bool stop;
 
+	struct waiting_fault *waiting; /* from next_waiting on: to be served */
+	size_t next_waiting, n_waiting, max_waiting;
 	struct slab *slab; /* being filled */
 	struct histogram latency, queue;
 	_Atomic uint64_t n_pages;

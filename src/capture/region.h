@@ -16,7 +16,7 @@
  * A block is in one of these states, once capture has begun:
  *   todo            protected, not captured
  *   neither         owned by the thread that cleared `todo`; being copied
- *   done            copied, and unprotected after that
+ *   done            copied; its owner unprotects it now, or has done so
  */
 
 #include <stdbool.h>

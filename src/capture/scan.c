@@ -11,6 +11,16 @@
 /* How often the scanner looks whether the target is still there. */
 #define ALIVE_EVERY_EXTENTS 64
 
+static void set_done(struct region *region, struct range range)
+{
+	struct block block;
+
+	for (uint64_t at = range.start; at < range.end; at = block.range.end) {
+		block = region_block(region, at);
+		bitmap_test_and_set(&region->done, block.number);
+	}
+}
+
 /* Captures `range`, whose blocks are owned by the caller. */
 static int capture_range(struct capture *capture, struct region *region,
 			 struct range range, struct slab *slab)
@@ -22,6 +32,8 @@ static int capture_range(struct capture *capture, struct region *region,
 			capture->config.pid, range, slab);
 	if (r)
 		r = capture_copy_failed(capture, range, r);
+	else
+		set_done(region, range);
 	capture->n_scanned += (slab->used - used) / PAGE_SIZE;
 
 	released = uffd_unprotect(capture->config.uffd, range);
@@ -55,11 +67,6 @@ static int scan_extent(struct capture *capture, struct region *region,
 		r = capture_range(capture, region,
 				  (struct range){ first.range.start, at },
 				  slab);
-		for (uint64_t done = first.range.start; done < at;
-		     done = block.range.end) {
-			block = region_block(region, done);
-			bitmap_test_and_set(&region->done, block.number);
-		}
 	}
 	return r;
 }

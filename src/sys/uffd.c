@@ -3,9 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -64,32 +64,48 @@ int uffd_unregister(int uffd, struct range range)
 	return ioctl(uffd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
 }
 
-static int uffd_writeprotect(int uffd, struct range range, uint64_t mode)
+static int writeprotect(int uffd, struct range range, uint64_t mode)
 {
 	struct uffdio_writeprotect wp = {
 		.range = { .start = range.start, .len = range_len(range) },
 		.mode = mode,
 	};
 
-	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp)) {
-		/* An madvise or munmap waits for its event to be read, which
-		 * another thread does. */
-		if (errno == EAGAIN)
-			sched_yield();
-		else if (errno != EINTR)
+	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp))
+		if (errno != EINTR)
 			return -errno;
-	}
 	return 0;
+}
+
+void uffd_wait_for_change(void)
+{
+	struct timespec moment = { .tv_nsec = 20000 };
+
+	nanosleep(&moment, NULL);
+}
+
+static int writeprotect_waiting(int uffd, struct range range, uint64_t mode)
+{
+	int r;
+
+	while ((r = writeprotect(uffd, range, mode)) == -EAGAIN)
+		uffd_wait_for_change();
+	return r;
 }
 
 int uffd_protect(int uffd, struct range range)
 {
-	return uffd_writeprotect(uffd, range, UFFDIO_WRITEPROTECT_MODE_WP);
+	return writeprotect_waiting(uffd, range, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int uffd_unprotect(int uffd, struct range range)
 {
-	return uffd_writeprotect(uffd, range, 0);
+	return writeprotect_waiting(uffd, range, 0);
+}
+
+int uffd_try_unprotect(int uffd, struct range range)
+{
+	return writeprotect(uffd, range, 0);
 }
 
 int uffd_read(int uffd, struct uffd_msg *msgs, size_t max)

@@ -49,11 +49,21 @@ int uffd_unregister(int uffd, struct range range);
 
 /*
  * Write-protects a range / lets writers through and wakes who waits in it.
- * Restarts by itself while the address space is changing (EAGAIN). -ENOENT:
- * the range is not, or not any more, registered.
+ * -ENOENT: the range is not, or not any more, registered.
+ *
+ * While the address space is changing, until somebody has read the event of
+ * that, the kernel refuses: these two wait for it. Never call them from the
+ * thread that reads the events.
  */
 int uffd_protect(int uffd, struct range range);
 int uffd_unprotect(int uffd, struct range range);
+
+/* For that thread: does not wait, but returns -EAGAIN. */
+int uffd_try_unprotect(int uffd, struct range range);
+
+/* How long to wait before another try. Yielding the processor is not enough:
+ * who has to run may be of a lower priority. */
+void uffd_wait_for_change(void);
 
 /*
  * Reads at most `max` events without blocking; returns how many, 0 for none,
