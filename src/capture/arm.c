@@ -44,6 +44,8 @@
 
 static int protect_failed(struct capture *capture, struct range range, int r)
 {
+	if (r == -ESRCH)
+		return capture_target_died(capture);
 	return log_errno(r, "pid %d: cannot protect %#llx to %#llx: %m",
 			 capture->config.pid, (unsigned long long)range.start,
 			 (unsigned long long)range.end);
@@ -72,7 +74,9 @@ static int register_region(struct capture *capture, struct region *region)
 
 	if (!r)
 		return 0;
-	if (r == -ESRCH || r == -ENOMEM)
+	if (r == -ESRCH)
+		return capture_target_died(capture);
+	if (r == -ENOMEM)
 		return log_errno(r, "pid %d: cannot register memory: %m", pid);
 	if (r == -EBUSY)
 		log_error("pid %d: another userfaultfd is registered on the memory at %#llx: a postcopy, a background snapshot or another dump is under way; wait until it ends",

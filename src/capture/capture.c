@@ -76,6 +76,12 @@ int capture_fail(struct capture *capture, int error)
 	return atomic_load(&capture->verdict);
 }
 
+int capture_target_died(const struct capture *capture)
+{
+	return log_errno(-ESRCH, "pid %d: the target died during the dump",
+			 capture->config.pid);
+}
+
 int capture_copy_failed(struct capture *capture, struct range range, int error)
 {
 	pid_t pid = capture->config.pid;
@@ -86,8 +92,7 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 		return RESULT_INCONSISTENT;
 	}
 	if (error == -ESRCH)
-		return log_errno(error, "pid %d: the target died during the dump",
-				 pid);
+		return capture_target_died(capture);
 	return log_errno(error, "pid %d: cannot read memory at %#llx: %m", pid,
 			 (unsigned long long)range.start);
 }

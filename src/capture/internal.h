@@ -91,6 +91,9 @@ static inline bool region_claim(struct region *region, uint64_t block)
 	return bitmap_test_and_clear(&region->todo, block);
 }
 
+/* Logs that the target is gone; returns -ESRCH. */
+int capture_target_died(const struct capture *capture);
+
 /* Calls back with the progress if it is time for that. */
 void capture_report(struct capture *capture);
 

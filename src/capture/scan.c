@@ -82,9 +82,7 @@ static int check_all_is_well(struct capture *capture, size_t extent)
 	capture_report(capture);
 	if (extent % ALIVE_EVERY_EXTENTS == 0 &&
 	    !pidfd_is_alive(capture->config.pidfd))
-		return log_errno(-ESRCH,
-				 "pid %d: the target died during the dump",
-				 capture->config.pid);
+		return capture_target_died(capture);
 	return 0;
 }
 
