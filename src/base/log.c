@@ -8,6 +8,12 @@
 #include <unistd.h>
 
 static enum log_level log_level = LOG_WARNING;
+static _Atomic bool had_error;
+
+bool log_had_error(void)
+{
+	return had_error;
+}
 
 void log_set_level(enum log_level level)
 {
@@ -37,6 +43,8 @@ static void log_vwrite(enum log_level level, const char *fmt, va_list ap)
 	if (level > log_level)
 		return;
 
+	if (level == LOG_ERROR)
+		had_error = true;
 	if (level == LOG_WARNING) {
 		strcat(line, "warning: ");
 		len = strlen(line);

@@ -7,6 +7,8 @@
  * Threads may log at once; a line is written with one write(2).
  */
 
+#include <stdbool.h>
+
 enum log_level {
 	LOG_ERROR,   /* the command fails; always shown */
 	LOG_WARNING, /* goes on, but the user should know */
@@ -16,6 +18,9 @@ enum log_level {
 
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
+
+/* Whether an error was logged: who ends the program without one must say why. */
+bool log_had_error(void);
 
 void log_write(enum log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

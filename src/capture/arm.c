@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "sys/pagemap.h"
+#include "sys/pidfd.h"
 #include "sys/procfs.h"
 #include "sys/uffd.h"
 #include "sys/vmio.h"
@@ -33,6 +34,9 @@
 /* How much is protected with one call: the target's own page faults and
  * mappings take turns with it. */
 #define PROTECT_STEP (32 * MIB)
+
+/* How long a target whose memory is gone may take to be gone itself. */
+#define EXIT_TIMEOUT_MS 200
 
 /* Rounds of settling: stop when little is left, or when it gets no less. */
 #define SETTLE_ROUNDS	8
@@ -74,7 +78,9 @@ static int register_region(struct capture *capture, struct region *region)
 
 	if (!r)
 		return 0;
-	if (r == -ESRCH)
+	/* The kernel's word for an address space that is gone, too. */
+	if (r == -ENOMEM &&
+	    !pidfd_wait_exit(capture->config.pidfd, EXIT_TIMEOUT_MS))
 		return capture_target_died(capture);
 	if (r == -ENOMEM)
 		return log_errno(r, "pid %d: cannot register memory: %m", pid);

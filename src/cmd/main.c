@@ -35,9 +35,9 @@ static int run_verb(const struct verb *verb, int argc, char **argv)
 	if (common_help_shown(verb, argc, argv))
 		return 0;
 	r = verb->run(argc, argv);
-	/* Nobody logs this one: there was no memory to do it in. */
-	if (r == -ENOMEM)
-		log_error("%s: out of memory", verb->name);
+	/* Out of memory, mostly: nobody logs that one. */
+	if (r < 0 && !log_had_error())
+		log_errno(r, "%s: %m", verb->name);
 	return r;
 }
 

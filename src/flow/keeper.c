@@ -14,6 +14,7 @@
 #include "parasite/parasite.h"
 #include "qemu/qmp.h"
 #include "sys/fdpass.h"
+#include "sys/pidfd.h"
 
 enum keeper_command {
 	KEEPER_TAKE_UFFD = 1,
@@ -23,6 +24,8 @@ enum keeper_command {
 
 /* How long a VM may take to answer the `cont` of a keeper. */
 #define RESCUE_TIMEOUT_MS 30000
+/* How long one that hung up may take to be gone. */
+#define EXIT_TIMEOUT_MS 1000
 
 static int take_uffd(const struct target *target, int *uffd)
 {
@@ -74,8 +77,8 @@ static void serve(int sock, const struct target *target, int qmp_fd)
 	if (guarding && qmp_fd >= 0) {
 		int r = qmp_rescue_cont(qmp_fd, RESCUE_TIMEOUT_MS);
 
-		if (r)
-			log_errno(r, "pid %d: the dump was killed while the VM stood, and the VM did not take `cont`: %m",
+		if (r && pidfd_wait_exit(target->pidfd, EXIT_TIMEOUT_MS))
+			log_errno(r, "pid %d: the dump ended while the VM stood, and the VM did not take `cont`: %m; continue it by hand",
 				  target->pid);
 	}
 }

@@ -363,14 +363,16 @@ int ramscan_recheck(pid_t pid, const struct ram_blocks *blocks)
 {
 	struct remote_block remote;
 	size_t i;
+	int r;
 
 	for (i = 0; i < blocks->n_blocks; i++) {
 		const struct ram_block *block = &blocks->blocks[i];
 
+		r = vm_read(pid, block->struct_addr, &remote, sizeof(remote));
+		if (r == -ESRCH)
+			return log_errno(r, "pid %d: the target died", pid);
 		/* The links too: a new block changes its neighbour's. */
-		if (!vm_read(pid, block->struct_addr, &remote,
-			     sizeof(remote)) &&
-		    is_same_block(&remote, block) &&
+		if (!r && is_same_block(&remote, block) &&
 		    remote.le_next == block->list_next &&
 		    remote.le_prev == block->list_prev)
 			continue;

@@ -67,11 +67,17 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status)
 	return 0;
 }
 
+/* Nothing can be said on this connection any more. */
+static bool has_hung_up(int error)
+{
+	return error == -ECONNRESET || error == -EPIPE || error == -ENOTCONN;
+}
+
 int vm_stop(struct qmp *qmp)
 {
 	int r = qmp_call(qmp, "stop", NULL, NULL);
 
-	if (r && r != -EREMOTEIO)
+	if (r && r != -EREMOTEIO && !has_hung_up(r))
 		vm_cont(qmp);
 	return r;
 }
@@ -87,6 +93,9 @@ int vm_cont(struct qmp *qmp)
 	if (r != -EREMOTEIO && qmp_fd(qmp) >= 0 &&
 	    !qmp_rescue_cont(qmp_fd(qmp), RESCUE_TIMEOUT_MS))
 		return 0;
+	/* QEMU's end, most likely, which is told already. */
+	if (has_hung_up(r))
+		return r;
 	return log_errno(r, "qmp: cont: %s; the VM may be left stopped",
 			 qmp_error(qmp));
 }

@@ -40,7 +40,8 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status);
  */
 int vm_stop(struct qmp *qmp);
 
-/* Tries by all means: also on a connection that has failed. */
+/* Tries by all means, also on a connection that has failed; does not log that
+ * QEMU has hung up. */
 int vm_cont(struct qmp *qmp);
 
 /*

@@ -435,7 +435,7 @@ def test_target_killed(guests, out):
         running.resume()
         running.wait().expect_error(
             cli.FAILED, "exited", "gone", "died", "dead", "ended", "killed",
-            "lost",
+            "lost", "closed",
         )  # fmt: skip
         assert_nothing_left(out)
 
