@@ -91,10 +91,29 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 			  pid, (unsigned long long)range.start);
 		return RESULT_INCONSISTENT;
 	}
+	if (error == -ESTALE) {
+		log_error("pid %d: memory at %#llx lost its protection before it was captured; the snapshot is discarded; if kernel samepage merging runs, stop it during the dump (echo 0 > /sys/kernel/mm/ksm/run)",
+			  pid, (unsigned long long)range.start);
+		return RESULT_INCONSISTENT;
+	}
 	if (error == -ESRCH)
 		return capture_target_died(capture);
 	return log_errno(error, "pid %d: cannot read memory at %#llx: %m", pid,
 			 (unsigned long long)range.start);
+}
+
+int capture_copy(struct capture *capture, struct region *region,
+		 struct range range, struct slab *slab)
+{
+	const struct capture_config *config = &capture->config;
+	int r;
+
+	r = region_copy(region, region_number(capture, region), config->pid,
+			range, slab);
+	/* After the copy: what is protected now was so all the time. */
+	if (!r)
+		r = region_check_protected(region, config->pagemap_fd, range);
+	return r ? capture_copy_failed(capture, range, r) : 0;
 }
 
 void capture_report(struct capture *capture)

@@ -99,10 +99,9 @@ static int capture_block(struct capture *capture, struct region *region,
 	slab = slab_for(capture, n);
 	if (!slab)
 		return -ECANCELED;
-	r = region_copy(region, region_number(capture, region),
-			capture->config.pid, range, slab);
+	r = capture_copy(capture, region, range, slab);
 	if (r)
-		return capture_copy_failed(capture, range, r);
+		return r;
 	atomic_fetch_add(&capture->faults.n_pages, n);
 	return 0;
 }

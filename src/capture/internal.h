@@ -82,6 +82,14 @@ static inline unsigned region_number(const struct capture *capture,
 /* Records the first failure and ends all waiting. Returns the verdict. */
 int capture_fail(struct capture *capture, int error);
 
+/*
+ * Copies the populated pages of `range`, of blocks that the caller owns and has
+ * not released, to `slab`, which must have room, and makes sure that they are
+ * what they were at the instant. Logs, and returns the code to fail with.
+ */
+int capture_copy(struct capture *capture, struct region *region,
+		 struct range range, struct slab *slab);
+
 /* Logs why a copy of `range` failed, and returns the code to fail with. */
 int capture_copy_failed(struct capture *capture, struct range range, int error);
 

@@ -178,6 +178,24 @@ int region_find_populated(struct region *region, int pagemap_fd,
 	return 0;
 }
 
+static int is_populated(struct range run, unsigned flags, void *data)
+{
+	const struct region *region = data;
+	uint64_t first = region_page(region, run.start);
+	uint64_t end = region_page(region, run.end);
+
+	(void)flags;
+	return bitmap_find_set(&region->populated, first, end) < end ? -ESTALE :
+								       0;
+}
+
+int region_check_protected(const struct region *region, int pagemap_fd,
+			   struct range range)
+{
+	return pagemap_walk_unprotected(pagemap_fd, range, is_populated,
+					(void *)region);
+}
+
 static int copy_from_file(const struct region *region, struct range run,
 			  uint8_t *to)
 {

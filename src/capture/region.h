@@ -120,6 +120,14 @@ int region_find_populated(struct region *region, int pagemap_fd,
 			  struct range range, bool markers);
 
 /*
+ * Whether every populated page of `range` is still protected: then nobody has
+ * written to it since it was armed, for no bit comes back once it is lost. 0;
+ * -ESTALE when one is not; -errno.
+ */
+int region_check_protected(const struct region *region, int pagemap_fd,
+			   struct range range);
+
+/*
  * Copies the populated pages of `range` to the end of `slab`, which must have
  * room, a segment for each run of them. 0; -ENOENT when pages are gone; -ESRCH
  * when the target is; -errno.

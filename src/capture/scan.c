@@ -28,11 +28,8 @@ static int capture_range(struct capture *capture, struct region *region,
 	size_t used = slab->used;
 	int r, released;
 
-	r = region_copy(region, region_number(capture, region),
-			capture->config.pid, range, slab);
-	if (r)
-		r = capture_copy_failed(capture, range, r);
-	else
+	r = capture_copy(capture, region, range, slab);
+	if (!r)
 		set_done(region, range);
 	capture->n_scanned += (slab->used - used) / PAGE_SIZE;
 

@@ -34,6 +34,7 @@ struct pm_region {
 
 #define PM_SCAN_IOCTL _IOWR('f', 16, struct pm_scan)
 
+#define PM_CAT_WRITTEN (1 << 1) /* not protected by userfaultfd */
 #define PM_CAT_PRESENT (1 << 3)
 #define PM_CAT_SWAPPED (1 << 4)
 #define PM_CAT_PFNZERO (1 << 5)
@@ -42,6 +43,7 @@ struct pm_region {
 /* Words of /proc/PID/pagemap. */
 #define PM_WORD_PRESENT ((uint64_t)1 << 63)
 #define PM_WORD_SWAPPED ((uint64_t)1 << 62)
+#define PM_WORD_UFFD_WP ((uint64_t)1 << 57) /* since 5.13 */
 
 int pagemap_open(int proc_fd)
 {
@@ -50,8 +52,8 @@ int pagemap_open(int proc_fd)
 	return fd < 0 ? -errno : fd;
 }
 
-static int scan(int fd, struct range range, struct pm_region *vec, size_t n,
-		uint64_t *walked_to)
+static int scan(int fd, struct range range, bool unprotected,
+		struct pm_region *vec, size_t n, uint64_t *walked_to)
 {
 	struct pm_scan arg = {
 		.size = sizeof(arg),
@@ -61,7 +63,8 @@ static int scan(int fd, struct range range, struct pm_region *vec, size_t n,
 		.vec_len = n,
 		/* present or swapped, and not the zero page */
 		.category_inverted = PM_CAT_PFNZERO,
-		.category_mask = PM_CAT_PFNZERO,
+		.category_mask = PM_CAT_PFNZERO |
+				 (unprotected ? PM_CAT_WRITTEN : 0),
 		.category_anyof_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED,
 		.return_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED | PM_CAT_HUGE,
 	};
@@ -81,16 +84,18 @@ bool pagemap_can_scan(int pagemap_fd)
 	struct range nothing = { 0, 0 };
 	uint64_t walked_to;
 
-	return scan(pagemap_fd, nothing, NULL, 0, &walked_to) >= 0;
+	return scan(pagemap_fd, nothing, false, NULL, 0, &walked_to) >= 0;
 }
 
-static int walk_by_scan(int fd, struct range range, pagemap_fn fn, void *data)
+static int walk_by_scan(int fd, struct range range, bool unprotected,
+			pagemap_fn fn, void *data)
 {
 	struct pm_region vec[512];
 
 	while (range.start < range.end) {
 		uint64_t walked_to;
-		int n = scan(fd, range, vec, ARRAY_SIZE(vec), &walked_to);
+		int n = scan(fd, range, unprotected, vec, ARRAY_SIZE(vec),
+			     &walked_to);
 
 		if (n < 0)
 			return n;
@@ -116,7 +121,8 @@ static int walk_by_scan(int fd, struct range range, pagemap_fn fn, void *data)
 	return 0;
 }
 
-static int walk_by_words(int fd, struct range range, pagemap_fn fn, void *data)
+static int walk_by_words(int fd, struct range range, bool unprotected,
+			 pagemap_fn fn, void *data)
 {
 	uint64_t words[2048];
 	struct range run = { 0, 0 };
@@ -138,6 +144,8 @@ static int walk_by_words(int fd, struct range range, pagemap_fn fn, void *data)
 				flags |= PAGEMAP_PRESENT;
 			if (words[i] & PM_WORD_SWAPPED)
 				flags |= PAGEMAP_SWAPPED;
+			if (unprotected && words[i] & PM_WORD_UFFD_WP)
+				flags = 0;
 			if (flags == run_flags) {
 				run.end = range.start + PAGE_SIZE;
 				continue;
@@ -155,11 +163,23 @@ static int walk_by_words(int fd, struct range range, pagemap_fn fn, void *data)
 	return run_flags ? fn(run, run_flags, data) : 0;
 }
 
-int pagemap_walk(int pagemap_fd, struct range range, pagemap_fn fn, void *data)
+static int walk(int fd, struct range range, bool unprotected, pagemap_fn fn,
+		void *data)
 {
-	int r = walk_by_scan(pagemap_fd, range, fn, data);
+	int r = walk_by_scan(fd, range, unprotected, fn, data);
 
 	if (r == -ENOTTY)
-		r = walk_by_words(pagemap_fd, range, fn, data);
+		r = walk_by_words(fd, range, unprotected, fn, data);
 	return r;
+}
+
+int pagemap_walk(int pagemap_fd, struct range range, pagemap_fn fn, void *data)
+{
+	return walk(pagemap_fd, range, false, fn, data);
+}
+
+int pagemap_walk_unprotected(int pagemap_fd, struct range range, pagemap_fn fn,
+			     void *data)
+{
+	return walk(pagemap_fd, range, true, fn, data);
 }

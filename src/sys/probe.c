@@ -67,7 +67,7 @@ size_t probe_kernel(struct probe_result *results)
 			  "Linux 5.11 with CONFIG_USERFAULTFD");
 	add(results, &n, "userfaultfd write-protect",
 	    features & UFFD_FEATURE_PAGEFAULT_FLAG_WP, PROBE_REQUIRED,
-	    "protects private memory (Linux 5.7)");
+	    "protects private memory (Linux 5.13)");
 	add(results, &n, "userfaultfd write-protect, shared memory",
 	    features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM, PROBE_NO,
 	    "memfd, tmpfs and hugetlbfs can be dumped (Linux 5.19)");

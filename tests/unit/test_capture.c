@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -447,6 +449,74 @@ static void discards_before_the_instant_are_fine(void **state)
 	world_free(w);
 }
 
+static int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	r = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+static uint64_t read_number(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	uint64_t n = 0;
+
+	if (file) {
+		if (fscanf(file, "%" SCNu64, &n) != 1)
+			n = 0;
+		fclose(file);
+	}
+	return n;
+}
+
+#define KSM "/sys/kernel/mm/ksm/"
+
+/* Merging pages drops their protection (tests/kernel/ksm_drops_protection). */
+static void lost_protection_is_noticed(void **state)
+{
+	uint64_t run = read_number(KSM "run");
+	uint64_t to_scan = read_number(KSM "pages_to_scan");
+	struct world *w;
+	char text[32];
+	int r;
+
+	(void)state;
+	snprintf(text, sizeof(text), "%" PRIu64, to_scan);
+	if (write_text(KSM "pages_to_scan", "20000")) {
+		print_message("# no KSM here\n");
+		skip();
+	}
+	w = world_new(ANON_SMALL, 16 * MIB);
+	memset(w->memory, 0x77, w->len);
+	make_capture(w, 64 * MIB, 64 * KIB);
+	take_instant(w);
+	assert_int_equal(madvise((void *)ROUND_UP((uintptr_t)w->memory,
+						  PAGE_SIZE),
+				 w->len, MADV_MERGEABLE),
+			 0);
+	write_text(KSM "run", "1");
+	for (int i = 0; i < 200; i++) {
+		usleep(50000);
+		r = read_number("/proc/self/ksm_merging_pages") > 1000;
+		if (r)
+			break;
+	}
+	write_text(KSM "run", run ? "1" : "0");
+	write_text(KSM "pages_to_scan", text);
+	if (!r) {
+		print_message("# KSM did not merge in time\n");
+		world_free(w);
+		skip();
+	}
+	/* It need not be written: that it could have been is enough. */
+	assert_int_equal(capture_run(w->capture), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -461,6 +531,7 @@ int main(void)
 		cmocka_unit_test(giving_up_frees_the_writers),
 		cmocka_unit_test(discarded_pages_are_noticed),
 		cmocka_unit_test(discards_before_the_instant_are_fine),
+		cmocka_unit_test(lost_protection_is_noticed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
