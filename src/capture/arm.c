@@ -292,12 +292,19 @@ int capture_arm(struct capture *capture)
 	return r ? capture_fail(capture, r) : 0;
 }
 
-/* Protects one run of noted pages, which are all in armed extents. */
+/* Protects one run of mostly noted pages, which are all in an armed extent. */
 static int protect_noted(struct capture *capture, struct region *region,
 			 uint64_t first, uint64_t end)
 {
-	bitmap_set_range(&region->populated, first, end);
-	bitmap_clear_range(&region->noted, first, end);
+	uint64_t noted = first, next;
+
+	/* What was written exists; what lies between may not. */
+	while ((noted = bitmap_find_set(&region->noted, noted, end)) < end) {
+		next = bitmap_find_clear(&region->noted, noted, end);
+		bitmap_set_range(&region->populated, noted, next);
+		bitmap_clear_range(&region->noted, noted, next);
+		noted = next;
+	}
 	return protect(capture, (struct range){ region_addr(region, first),
 						region_addr(region, end) });
 }
@@ -400,11 +407,12 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 
 int capture_rearm(struct capture *capture)
 {
-	enum capture_mode note = MODE_NOTE;
+	enum capture_mode note = MODE_NOTE, hold = MODE_HOLD;
 	uint64_t n;
 	int r;
 
-	atomic_compare_exchange_strong(&capture->mode, &note, MODE_CAPTURE);
+	/* Unless it has failed meanwhile. */
+	atomic_compare_exchange_strong(&capture->mode, &note, MODE_HOLD);
 	fault_thread_sync(capture);
 
 	r = protect_noted_everywhere(capture, &n);
@@ -413,5 +421,7 @@ int capture_rearm(struct capture *capture)
 	if (r)
 		return capture_fail(capture, r);
 	capture->n_rearmed = n;
+	atomic_compare_exchange_strong(&capture->mode, &hold, MODE_CAPTURE);
+	fault_thread_wake(capture);
 	return 0;
 }

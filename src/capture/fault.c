@@ -139,6 +139,7 @@ static int handle_write(struct capture *capture, uint64_t addr)
 		return note_write(capture, region, addr);
 	case MODE_CAPTURE:
 		return capture_write(capture, region, addr);
+	case MODE_HOLD:
 	case MODE_RELEASE:
 		break;
 	}
@@ -270,23 +271,31 @@ static void serve(struct capture *capture, const struct waiting_fault *fault)
 	histogram_record(&faults->latency, now_ns() - fault->read_ns);
 }
 
-static void handle_messages(struct capture *capture)
+static void serve_waiting(struct capture *capture)
 {
 	struct fault_thread *faults = &capture->faults;
+
+	while (faults->next_waiting < faults->n_waiting) {
+		struct waiting_fault fault;
+
+		if (atomic_load(&capture->mode) == MODE_HOLD)
+			return;
+		/* A copy: the list may grow, and move, meanwhile. */
+		fault = faults->waiting[faults->next_waiting++];
+		serve(capture, &fault);
+	}
+	faults->next_waiting = faults->n_waiting = 0;
+}
+
+static void handle_messages(struct capture *capture)
+{
 	int n;
 
 	do {
 		n = read_messages(capture);
 		if (n < 0)
 			capture_fail(capture, n);
-		while (faults->next_waiting < faults->n_waiting) {
-			/* A copy: the list may grow, and move, meanwhile. */
-			struct waiting_fault fault =
-				faults->waiting[faults->next_waiting++];
-
-			serve(capture, &fault);
-		}
-		faults->next_waiting = faults->n_waiting = 0;
+		serve_waiting(capture);
 	} while (n == BATCH);
 }
 
@@ -329,8 +338,11 @@ static void *fault_main(void *data)
 			handle_messages(capture);
 		else if (fds[0].revents)
 			fds[0].fd = -1; /* POLLERR: the target is gone */
-		if (fds[1].revents && !answer_requests(capture))
-			return NULL;
+		if (fds[1].revents) {
+			serve_waiting(capture);
+			if (!answer_requests(capture))
+				return NULL;
+		}
 	}
 }
 
@@ -354,6 +366,11 @@ int fault_thread_start(struct capture *capture)
 		return log_errno(r, "cannot start the fault thread: %m");
 	faults->running = true;
 	return 0;
+}
+
+void fault_thread_wake(struct capture *capture)
+{
+	eventfd_write(capture->faults.wake_fd, 1);
 }
 
 static void ask(struct capture *capture, bool stop)

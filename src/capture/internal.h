@@ -20,6 +20,9 @@
 enum capture_mode {
 	/* Armed, not yet frozen: a fault unprotects and notes. */
 	MODE_NOTE,
+	/* Frozen, while noted pages are protected again: a fault waits, since
+	 * its block may have pages that are not protected yet. */
+	MODE_HOLD,
 	/* From the freeze on: a fault captures. */
 	MODE_CAPTURE,
 	/* Given up, or all is captured: a fault unprotects. */
@@ -112,6 +115,8 @@ int fault_thread_start(struct capture *capture);
  * force then, and what they captured is queued.
  */
 void fault_thread_sync(struct capture *capture);
+/* Has it look at the mode again; does not wait. */
+void fault_thread_wake(struct capture *capture);
 void fault_thread_stop(struct capture *capture);
 
 /* scan.c: captures every block that is left. */

@@ -3,12 +3,41 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
+#include "sys/mapcopy.h"
 #include "sys/pagemap.h"
 #include "sys/vmio.h"
+
+/* Reading from a mapping is up to twice as fast as read(2). Where it fails
+ * (say, for want of huge pages to reserve), read(2) does. */
+static int map_shared(struct region *region)
+{
+	const struct region_desc *desc = &region->desc;
+	int r;
+
+	if (desc->fd < 0 || !desc->shared)
+		return 0;
+	r = mapcopy_install();
+	if (r)
+		return r;
+	region->mapping = mmap(NULL, range_len(desc->range), PROT_READ,
+			       MAP_SHARED | MAP_NORESERVE, desc->fd,
+			       (off_t)desc->fd_offset);
+	if (region->mapping == MAP_FAILED)
+		region->mapping = NULL;
+	return 0;
+}
+
+static void unmap_shared(struct region *region)
+{
+	if (region->mapping)
+		munmap(region->mapping, range_len(region->desc.range));
+	region->mapping = NULL;
+}
 
 int region_init(struct region *region, const struct region_desc *desc,
 		uint64_t granule_bytes)
@@ -37,6 +66,8 @@ int region_init(struct region *region, const struct region_desc *desc,
 		r = bitmap_init(&region->todo, n_blocks);
 	if (!r)
 		r = bitmap_init(&region->done, n_blocks);
+	if (!r)
+		r = map_shared(region);
 	if (r)
 		region_deinit(region);
 	return r;
@@ -44,6 +75,7 @@ int region_init(struct region *region, const struct region_desc *desc,
 
 void region_deinit(struct region *region)
 {
+	unmap_shared(region);
 	free(region->extents);
 	bitmap_deinit(&region->populated);
 	bitmap_deinit(&region->noted);
@@ -157,6 +189,8 @@ static void mark_hugetlb_file(struct region *region)
 		    (region->desc.shared ? mapped * PAGE_SIZE : 0))
 		return;
 	bitmap_set_range(&region->populated, 0, n_pages);
+	/* A read of a hole through the mapping would allocate a page. */
+	unmap_shared(region);
 }
 
 int region_find_populated(struct region *region, int pagemap_fd,
@@ -196,15 +230,34 @@ int region_check_protected(const struct region *region, int pagemap_fd,
 					(void *)region);
 }
 
+static int copy_from_mapping(const struct region *region, struct range run,
+			     uint8_t *to)
+{
+	uint8_t *from = region->mapping + (run.start - region->desc.range.start);
+	size_t len = range_len(run);
+	int r;
+
+	/* All page-table entries at once, instead of a fault for each few. */
+	madvise(from, len, MADV_POPULATE_READ);
+	r = mapcopy(to, from, len);
+	/* They count as our memory while they are mapped. */
+	madvise(from, len, MADV_DONTNEED);
+	return r;
+}
+
 static int copy_from_file(const struct region *region, struct range run,
 			  uint8_t *to)
 {
-	int r = io_pread_full(region->desc.fd, to, range_len(run),
-			      region->desc.fd_offset + run.start -
-				      region->desc.range.start);
+	int r;
 
+	if (region->mapping)
+		r = copy_from_mapping(region, run, to);
+	else
+		r = io_pread_full(region->desc.fd, to, range_len(run),
+				  region->desc.fd_offset + run.start -
+					  region->desc.range.start);
 	/* The file was truncated. */
-	return r == -ENODATA ? -ENOENT : r;
+	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
 }
 
 int region_copy(const struct region *region, unsigned number, pid_t pid,

@@ -48,6 +48,8 @@ struct region_desc {
 
 struct region {
 	struct region_desc desc;
+	/* Shared memory, to be read; NULL where that may not be mapped. */
+	uint8_t *mapping;
 	uint64_t base;	   /* range.start, rounded down to an extent */
 	unsigned granule;  /* pages; a power of two, at most PMD_PAGES */
 	size_t n_extents;

@@ -84,7 +84,7 @@ static int init_uffd(const struct target *target, int uffd, uint64_t *features)
 	int r = uffd_query_features(&known);
 
 	if (!r && !(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		log_error("this kernel's userfaultfd cannot write-protect; Linux 5.7 or newer is needed");
+		log_error("this kernel's userfaultfd cannot write-protect; Linux 5.13 or newer is needed");
 		return RESULT_UNSUPPORTED;
 	}
 	*features = wanted |

@@ -449,6 +449,20 @@ static void discards_before_the_instant_are_fine(void **state)
 	world_free(w);
 }
 
+/* The target truncates its file: no SIGBUS for us. */
+static void a_truncated_file_is_noticed(void **state)
+{
+	struct world *w = world_new(MEMFD, 64 * MIB);
+
+	(void)state;
+	populate(w);
+	make_capture(w, 64 * MIB, 64 * KIB);
+	take_instant(w);
+	assert_int_equal(ftruncate(w->memfd, 32 * (off_t)MIB), 0);
+	assert_int_equal(capture_run(w->capture), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
 static int write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC), r;
@@ -531,6 +545,7 @@ int main(void)
 		cmocka_unit_test(giving_up_frees_the_writers),
 		cmocka_unit_test(discarded_pages_are_noticed),
 		cmocka_unit_test(discards_before_the_instant_are_fine),
+		cmocka_unit_test(a_truncated_file_is_noticed),
 		cmocka_unit_test(lost_protection_is_noticed),
 	};
 
