@@ -26,9 +26,12 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		munmap(memory, (n + 1) * SLAB_SIZE);
 		return -ENOMEM;
 	}
-	madvise(memory, (n + 1) * SLAB_SIZE, MADV_HUGEPAGE);
-	/* Now, not while the target waits: a first touch costs far more than
-	 * the copy into the page. Where this fails pages come when needed. */
+	/*
+	 * Now, not while the target waits: a first touch costs far more than
+	 * the copy into the page. Where this fails pages come when needed. No
+	 * huge pages: in a virtual machine they are what it has given back to
+	 * its host, and take five times as long to be had again.
+	 */
 	madvise((uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE),
 		n * SLAB_SIZE, MADV_POPULATE_WRITE);
 

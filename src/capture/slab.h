@@ -61,7 +61,7 @@ struct slab_pool {
 
 /*
  * `bytes` is rounded down to whole slabs, of which there are at least 8. Their
- * memory is touched, so this takes about 0.2 s a GiB.
+ * memory is touched, so this takes about 0.3 s a GiB.
  */
 int slab_pool_init(struct slab_pool *pool, uint64_t bytes);
 void slab_pool_deinit(struct slab_pool *pool);
