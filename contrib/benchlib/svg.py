@@ -90,7 +90,11 @@ class Chart:
                      f"height='{y0 - y1}' fill='none' stroke='#888888'/>")
         for curve in self.curves:
             parts += self._curve(curve, x0, x1, y0, y1)
-        parts.append(_text((x0 + x1) / 2, HEIGHT - 14, self.x.label, "middle"))
+        if self.marks:
+            parts.append(_text(x0, HEIGHT - 14, self.x.label))
+        else:
+            parts.append(_text((x0 + x1) / 2, HEIGHT - 14, self.x.label,
+                               "middle"))  # fmt: skip
         middle = (y0 + y1) / 2
         parts.append(f"<g transform='rotate(-90 18 {middle:.0f})'>"
                      + _text(18, middle, self.y.label, "middle") + "</g>")
