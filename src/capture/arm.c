@@ -405,6 +405,17 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 	return 0;
 }
 
+static void note_removed(struct region *region)
+{
+	uint64_t n = region_n_pages(region), first = 0, end;
+
+	while ((first = bitmap_find_set(&region->removed, first, n)) < n) {
+		end = bitmap_find_clear(&region->removed, first, n);
+		bitmap_set_range(&region->noted, first, end);
+		first = end;
+	}
+}
+
 int capture_rearm(struct capture *capture)
 {
 	enum capture_mode note = MODE_NOTE, hold = MODE_HOLD;
@@ -415,6 +426,8 @@ int capture_rearm(struct capture *capture)
 	atomic_compare_exchange_strong(&capture->mode, &note, MODE_HOLD);
 	fault_thread_sync(capture);
 
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		note_removed(&capture->regions[i]);
 	r = protect_noted_everywhere(capture, &n);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		r = arm_new_extents(capture, &capture->regions[i]);

@@ -160,8 +160,10 @@ static int handle_removal(struct capture *capture, struct range gone)
 		if (hit.start >= hit.end)
 			continue;
 		if (atomic_load(&capture->mode) == MODE_NOTE) {
-			/* Their protection went with them. */
-			bitmap_set_range(&region->noted,
+			/* Their protection goes with them, but not before
+			 * their event is read, nor at any known time: it can
+			 * be given again only in the freeze. */
+			bitmap_set_range(&region->removed,
 					 region_page(region, hit.start),
 					 region_page(region, hit.end));
 			continue;

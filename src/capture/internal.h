@@ -6,7 +6,7 @@
  *
  *   regions[].desc, granule, n_extents   before arming only
  *   regions[].extents, populated         the caller's thread (arm, rearm)
- *   regions[].noted                      fault thread sets, caller clears
+ *   regions[].noted, removed             fault thread sets, caller clears
  *   regions[].todo, done                 anyone, atomically
  *   mode                                 the caller
  *   verdict                              anyone; the first failure stays

@@ -63,6 +63,8 @@ int region_init(struct region *region, const struct region_desc *desc,
 	if (!r)
 		r = bitmap_init(&region->noted, n_pages);
 	if (!r)
+		r = bitmap_init(&region->removed, n_pages);
+	if (!r)
 		r = bitmap_init(&region->todo, n_blocks);
 	if (!r)
 		r = bitmap_init(&region->done, n_blocks);
@@ -79,6 +81,7 @@ void region_deinit(struct region *region)
 	free(region->extents);
 	bitmap_deinit(&region->populated);
 	bitmap_deinit(&region->noted);
+	bitmap_deinit(&region->removed);
 	bitmap_deinit(&region->todo);
 	bitmap_deinit(&region->done);
 	*region = (struct region){};

@@ -5,8 +5,8 @@
  * A region of the target while it is captured: what exists in it, what is
  * protected, and who captures what.
  *
- * Three units. A *page* is 4 KiB; `populated` and `noted` count in pages from
- * the region's start. An *extent* is 2 MiB of aligned address space, what one
+ * Three units. A *page* is 4 KiB; `populated`, `noted` and
+ * `removed` count in pages from the region's start. An *extent* is 2 MiB of aligned address space, what one
  * page-table directory entry covers: huge or not, armed or not. A *block* is
  * what one capture takes: a whole huge extent, or else a granule, so that a
  * huge page is never unprotected in part, which would split it. Blocks are
@@ -56,6 +56,7 @@ struct region {
 	uint8_t *extents; /* enum extent_flags each */
 	struct bitmap populated;
 	struct bitmap noted;
+	struct bitmap removed; /* discarded since arming, like noted */
 	struct bitmap todo; /* by block number */
 	struct bitmap done;
 };

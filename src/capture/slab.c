@@ -11,6 +11,32 @@
  * only use what is left, still keeps the disk busy. */
 #define RESERVED_SHARE 4
 
+/*
+ * Gives a slab its memory. Where this fails pages come when needed. No huge
+ * pages: in a virtual machine they are what it has given back to its host, and
+ * take five times as long to be had again.
+ */
+static void touch(struct slab *slab)
+{
+	madvise(slab->data, SLAB_SIZE, MADV_POPULATE_WRITE);
+}
+
+static void push(struct slab **list, size_t *n, struct slab *slab)
+{
+	slab->next = *list;
+	*list = slab;
+	++*n;
+}
+
+static struct slab *pop(struct slab **list, size_t *n)
+{
+	struct slab *slab = *list;
+
+	*list = slab->next;
+	--*n;
+	return slab;
+}
+
 int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 {
 	size_t n = (size_t)max_u64(bytes / SLAB_SIZE, SLABS_MIN);
@@ -26,15 +52,6 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		munmap(memory, (n + 1) * SLAB_SIZE);
 		return -ENOMEM;
 	}
-	/*
-	 * Now, not while the target waits: a first touch costs far more than
-	 * the copy into the page. Where this fails pages come when needed. No
-	 * huge pages: in a virtual machine they are what it has given back to
-	 * its host, and take five times as long to be had again.
-	 */
-	madvise((uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE),
-		n * SLAB_SIZE, MADV_POPULATE_WRITE);
-
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->changed, NULL);
 	pool->memory = memory;
@@ -46,10 +63,14 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		slab->data = (uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE) +
 			     i * SLAB_SIZE;
 		slab->pool = pool;
-		slab->next = pool->free;
-		pool->free = slab;
+		if (i < pool->n_reserved) {
+			touch(slab);
+			push(&pool->warm, &pool->n_warm, slab);
+		} else {
+			push(&pool->cold, &pool->n_cold, slab);
+		}
 	}
-	pool->n_free = pool->min_free = n;
+	pool->min_free = n;
 	return 0;
 }
 
@@ -68,19 +89,22 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 {
 	size_t keep = reserved ? 0 : pool->n_reserved;
 	struct slab *slab = NULL;
+	bool is_cold = false;
 
 	pthread_mutex_lock(&pool->lock);
-	while (!pool->failed && pool->n_free <= keep)
+	while (!pool->failed && pool->n_warm + pool->n_cold <= keep)
 		pthread_cond_wait(&pool->changed, &pool->lock);
 	if (!pool->failed) {
-		slab = pool->free;
-		pool->free = slab->next;
-		pool->n_free--;
-		if (pool->n_free < pool->min_free)
-			pool->min_free = pool->n_free;
+		is_cold = pool->cold && pool->n_warm <= keep;
+		slab = is_cold ? pop(&pool->cold, &pool->n_cold) :
+				 pop(&pool->warm, &pool->n_warm);
+		if (pool->n_warm + pool->n_cold < pool->min_free)
+			pool->min_free = pool->n_warm + pool->n_cold;
 	}
 	pthread_mutex_unlock(&pool->lock);
 
+	if (is_cold)
+		touch(slab);
 	if (slab) {
 		slab->used = 0;
 		slab->n_segments = 0;
@@ -91,9 +115,7 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 void slab_put(struct slab_pool *pool, struct slab *slab)
 {
 	pthread_mutex_lock(&pool->lock);
-	slab->next = pool->free;
-	pool->free = slab;
-	pool->n_free++;
+	push(&pool->warm, &pool->n_warm, slab);
 	pthread_cond_broadcast(&pool->changed);
 	pthread_mutex_unlock(&pool->lock);
 }

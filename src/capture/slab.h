@@ -12,8 +12,12 @@
  *     +------------slab_put()------ written <--slab_next()+
  *
  * The scanner leaves the last slabs to the fault thread, so that the target is
- * not made to wait for the disk before all memory is used up. Any thread may
- * call any function.
+ * not made to wait for the disk before all memory is used up. The first touch of
+ * a slab's memory costs more than the copy into it: the fault thread's share is
+ * touched at start, other slabs when somebody first gets them, and the scanner
+ * leaves warm ones alone as long as they are no more than that share.
+ *
+ * Any thread may call any function.
  */
 
 #include <pthread.h>
@@ -51,18 +55,15 @@ struct slab_pool {
 	struct slab *slabs;
 	size_t n_slabs;
 	size_t n_reserved; /* for the fault thread alone */
-	struct slab *free; /* last in, first out: the warmest first */
-	size_t n_free;
+	struct slab *warm, *cold; /* free; last in, first out */
+	size_t n_warm, n_cold;
 	size_t min_free;
 	struct slab *head, *tail; /* queued */
 	bool closed;		  /* no more will be queued */
 	bool failed;		  /* nobody waits any more */
 };
 
-/*
- * `bytes` is rounded down to whole slabs, of which there are at least 8. Their
- * memory is touched, so this takes about 0.3 s a GiB.
- */
+/* `bytes` is rounded down to whole slabs, of which there are at least 8. */
 int slab_pool_init(struct slab_pool *pool, uint64_t bytes);
 void slab_pool_deinit(struct slab_pool *pool);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "unit.h"
+#include "world.h"
 
 /*
  * The capture engine on memory of this very process: threads rewrite it as
@@ -17,23 +18,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/result.h"
 #include "capture/capture.h"
-#include "sys/pagemap.h"
-#include "sys/pidfd.h"
-#include "sys/procfs.h"
-#include "sys/uffd.h"
+#include "sys/vmio.h"
 
 #define N_WRITERS 2
 
 struct world {
-	uint8_t *memory;
+	struct memory area;
+	uint8_t *memory; /* of the area */
 	size_t len;
-	int memfd; /* -1: anonymous */
 	uint8_t *expected;
 	uint8_t *got;
 	pthread_rwlock_t frozen; /* writers hold it for reading */
@@ -41,20 +38,12 @@ struct world {
 	_Atomic uint64_t n_writes;
 	pthread_t writers[N_WRITERS];
 
-	int proc_fd, pidfd, pagemap_fd;
+	struct self self;
 	struct capture *capture;
 	unsigned sink_delay_us;
 	int sink_fails_after; /* calls; -1: never */
 	uint8_t *twice; /* per page: how often the sink got it */
 };
-
-static uint64_t next_random(uint64_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed;
-}
 
 /* All over, so that pages also come into being at every time. */
 static void *write_memory(void *data)
@@ -68,7 +57,8 @@ static void *write_memory(void *data)
 		for (int i = 0; i < 64; i++) {
 			uint64_t at = next_random(&seed) % (w->len / 8);
 
-			((volatile uint64_t *)w->memory)[at] = seed;
+			__atomic_store_n((uint64_t *)w->memory + at, seed,
+					 __ATOMIC_RELAXED);
 		}
 		pthread_rwlock_unlock(&w->frozen);
 		atomic_fetch_add(&w->n_writes, 64);
@@ -94,64 +84,16 @@ static int sink_put(void *opaque, unsigned region, uint64_t first, uint64_t n,
 	return 0;
 }
 
-static int open_uffd(bool *markers)
-{
-	uint64_t known, wanted;
-	int fd;
-
-	if (uffd_query_features(&known) ||
-	    !(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		print_message("no userfaultfd write-protection here\n");
-		skip();
-	}
-	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0) {
-		print_message("userfaultfd(2): %s\n", strerror(errno));
-		skip();
-	}
-	wanted = known & (UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-			  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
-			  UFFD_FEATURE_EVENT_REMAP |
-			  UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-			  UFFD_FEATURE_WP_UNPOPULATED);
-	assert_int_equal(uffd_init(fd, wanted), 0);
-	*markers = known & UFFD_FEATURE_WP_UNPOPULATED;
-	return fd;
-}
-
-enum memory_kind {
-	ANON_SMALL,
-	ANON_HUGE,
-	MEMFD,
-};
-
 static struct world *world_new(enum memory_kind kind, size_t len)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	pthread_rwlockattr_t attr;
-	uint8_t *memory;
 
-	w->len = len;
-	w->memfd = -1;
+	/* Not on an extent's border, for the harder case. */
+	assert_true(memory_map(&w->area, kind, len - 8 * PAGE_SIZE, 3));
+	w->memory = w->area.at;
+	w->len = w->area.len;
 	w->sink_fails_after = -1;
-	if (kind == MEMFD) {
-		w->memfd = memfd_create("test", MFD_CLOEXEC);
-		assert_int_equal(ftruncate(w->memfd, (off_t)len), 0);
-		memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
-			      w->memfd, 0);
-		assert_ptr_not_equal(memory, MAP_FAILED);
-		w->memory = memory;
-	} else {
-		memory = mmap(NULL, len + PMD_SIZE, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		assert_ptr_not_equal(memory, MAP_FAILED);
-		/* Not on an extent's border, for the harder case. */
-		w->memory = (uint8_t *)ROUND_UP((uintptr_t)memory, PMD_SIZE) +
-			    3 * PAGE_SIZE;
-		w->len = len - 8 * PAGE_SIZE;
-		madvise(memory, len + PMD_SIZE,
-			kind == ANON_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	}
 	w->expected = malloc(w->len);
 	w->got = calloc(1, w->len);
 	w->twice = calloc(1, w->len / PAGE_SIZE);
@@ -159,11 +101,7 @@ static struct world *world_new(enum memory_kind kind, size_t len)
 	pthread_rwlockattr_setkind_np(
 		&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&w->frozen, &attr);
-
-	w->proc_fd = procfs_open(getpid());
-	w->pidfd = pidfd_from_pid(getpid());
-	w->pagemap_fd = pagemap_open(w->proc_fd);
-	assert_true(w->pagemap_fd >= 0);
+	self_open(&w->self);
 	return w;
 }
 
@@ -206,14 +144,11 @@ static void stop_writers(struct world *w)
 static void world_free(struct world *w)
 {
 	w->capture = capture_free(w->capture);
-	munmap((void *)ROUND_DOWN((uintptr_t)w->memory, PMD_SIZE), w->len);
+	memory_unmap(&w->area);
 	free(w->expected);
 	free(w->got);
 	free(w->twice);
-	close_fd(&w->memfd);
-	close_fd(&w->proc_fd);
-	close_fd(&w->pidfd);
-	close_fd(&w->pagemap_fd);
+	self_close(&w->self);
 	pthread_rwlock_destroy(&w->frozen);
 	free(w);
 }
@@ -222,8 +157,8 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 {
 	struct capture_config config = {
 		.pid = getpid(),
-		.pidfd = w->pidfd,
-		.pagemap_fd = w->pagemap_fd,
+		.pidfd = w->self.pidfd,
+		.pagemap_fd = w->self.pagemap_fd,
 		.buffer_bytes = buffer,
 		.granule_bytes = granule,
 		.sink = { .put = sink_put, .opaque = w },
@@ -232,8 +167,9 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 		.range = { (uintptr_t)w->memory,
 			   (uintptr_t)w->memory + w->len },
 		.page_size = PAGE_SIZE,
-		.fd = w->memfd,
-		.shared = w->memfd >= 0,
+		.fd = w->area.fd,
+		.fd_offset = w->area.fd_offset,
+		.shared = w->area.fd >= 0,
 	};
 
 	config.uffd = open_uffd(&config.markers);
@@ -329,7 +265,9 @@ static void a_plain_copy_is_torn(void **state)
 	memcpy(w->expected, w->memory, w->len);
 	pthread_rwlock_unlock(&w->frozen);
 	usleep(1000);
-	memcpy(w->got, w->memory, w->len);
+	/* By the kernel: to sanitizers this is a race, as it is meant to be. */
+	assert_int_equal(vm_read(getpid(), (uintptr_t)w->memory, w->got, w->len),
+			 0);
 	stop_writers(w);
 	assert_true(n_wrong_pages(w) > 0);
 	world_free(w);
@@ -458,7 +396,7 @@ static void a_truncated_file_is_noticed(void **state)
 	populate(w);
 	make_capture(w, 64 * MIB, 64 * KIB);
 	take_instant(w);
-	assert_int_equal(ftruncate(w->memfd, 32 * (off_t)MIB), 0);
+	assert_int_equal(ftruncate(w->area.fd, 32 * (off_t)MIB), 0);
 	assert_int_equal(capture_run(w->capture), RESULT_INCONSISTENT);
 	world_free(w);
 }
