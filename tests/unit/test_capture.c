@@ -114,16 +114,23 @@ static void populate(struct world *w)
 			       PAGE_SIZE);
 }
 
-static void start_writers(struct world *w)
+/* Until the writers have got on by so much, whatever else the machine does. */
+static void wait_for_writes(struct world *w, uint64_t n)
 {
 	uint64_t before = atomic_load(&w->n_writes);
+
+	while (atomic_load(&w->n_writes) < before + n)
+		usleep(100);
+}
+
+static void start_writers(struct world *w)
+{
 
 	for (int i = 0; i < N_WRITERS; i++)
 		assert_int_equal(pthread_create(&w->writers[i], NULL,
 						write_memory, w),
 				 0);
-	while (atomic_load(&w->n_writes) == before)
-		usleep(100);
+	wait_for_writes(w, 1);
 }
 
 /* Fails if a writer still waits for a page. */
@@ -264,7 +271,7 @@ static void a_plain_copy_is_torn(void **state)
 	pthread_rwlock_wrlock(&w->frozen);
 	memcpy(w->expected, w->memory, w->len);
 	pthread_rwlock_unlock(&w->frozen);
-	usleep(1000);
+	wait_for_writes(w, 1000);
 	/* By the kernel: to sanitizers this is a race, as it is meant to be. */
 	assert_int_equal(vm_read(getpid(), (uintptr_t)w->memory, w->got, w->len),
 			 0);
@@ -283,11 +290,11 @@ static void skipping_the_rearm_is_torn(void **state)
 	make_capture(w, 64 * MIB, 64 * KIB);
 	start_writers(w);
 	assert_int_equal(capture_arm(w->capture), 0);
-	usleep(2000);
+	wait_for_writes(w, 1000);
 	pthread_rwlock_wrlock(&w->frozen);
 	memcpy(w->expected, w->memory, w->len);
 	pthread_rwlock_unlock(&w->frozen);
-	usleep(2000);
+	wait_for_writes(w, 1000);
 	assert_int_equal(capture_rearm(w->capture), 0);
 	assert_int_equal(capture_run(w->capture), 0);
 	assert_int_equal(capture_drain(w->capture), 0);

@@ -395,9 +395,15 @@ static bool choose_near(struct round *round, uint64_t *seed, struct part **part,
 	return false;
 }
 
-/* All writers go through the first part side by side, so that several fault
- * on each page; or they go where the engine is; or to one place; or anywhere.
- */
+static void spin(uint64_t n)
+{
+	while (n--)
+		__asm__ volatile("pause");
+}
+
+/* All writers go through the first part side by side, so that one faults on a
+ * page while it is released for another; or they go where the engine is; or to
+ * one place; or anywhere. */
 static uint8_t *choose_page(struct round *round, uint64_t *seed,
 			    struct part **part, size_t *page)
 {
@@ -408,7 +414,8 @@ static uint8_t *choose_page(struct round *round, uint64_t *seed,
 	if (round->shape.march && next_random(seed) % 8) {
 		*part = &round->parts[0];
 		*page = atomic_fetch_add(&round->step, 1) /
-			(2 * round->shape.n_writers) % (*part)->n_pages;
+			round->shape.n_writers % (*part)->n_pages;
+		spin(next_random(seed) % 512);
 	} else if (what == 0) {
 		*page %= 40;
 	} else if (what == 1) {
@@ -598,6 +605,8 @@ static struct shape make_shape(uint64_t seed)
 	s.fails_after = s.interrupt_after = s.leave_at = -1;
 	s.discards = one_in(&random, 3);
 	s.march = one_in(&random, 3);
+	if (s.march)
+		s.granule = PAGE_SIZE << next_random(&random) % 3;
 	switch (next_random(&random) % 12) {
 	case 0:
 		s.fails_after = (int)(next_random(&random) % 64);
@@ -666,7 +675,10 @@ static void map_parts(struct round *round, uint64_t *seed)
 
 	for (unsigned i = 0; i < n; i++) {
 		struct memory *memory = &round->parts[i].memory;
-		enum memory_kind kind = next_random(seed) % N_MEMORY_KINDS;
+		enum memory_kind kind =
+			round->shape.march && !i
+				? ANON_SMALL
+				: next_random(seed) % N_MEMORY_KINDS;
 		size_t len =
 			(1 + next_random(seed) % (MAX_BYTES / n / PAGE_SIZE)) *
 			PAGE_SIZE;
@@ -707,10 +719,13 @@ static bool page_is_wanted(unsigned pattern, size_t page, uint64_t random)
 	}
 }
 
-static void populate(struct part *part, uint64_t *seed)
+/* For a march: a page in each extent, so that it is armed, and the zero page
+ * for the rest. When that is released it is not writable yet, and a fault that
+ * comes late sleeps (userfaultfd_must_wait() in the kernel). */
+static void populate(struct part *part, bool march, uint64_t *seed)
 {
-	unsigned pattern = (unsigned)(next_random(seed) % 6);
-	bool read_rest = one_in(seed, 3);
+	unsigned pattern = march ? 4 : (unsigned)(next_random(seed) % 6);
+	bool read_rest = march || one_in(seed, 3);
 
 	for (size_t page = 0; page < part->n_pages; page++) {
 		uint8_t *at = part->memory.at + page * PAGE_SIZE;
@@ -918,6 +933,28 @@ static int take_instant(struct round *round)
 	return r;
 }
 
+/*
+ * A fault on a block that is done is let go. It takes a race in the kernel: the
+ * writer has seen the page protected, and goes to sleep after it was released.
+ * This makes sure that there are such faults.
+ */
+static void protect_again(struct round *round, uint64_t *seed)
+{
+	struct region *region = &round->capture->regions[0];
+	uint64_t until = now_ns() + next_random(seed) % 20000000;
+
+	do {
+		uint64_t page = next_random(seed) % round->parts[0].n_pages;
+		uint64_t addr = region_addr(region, page);
+
+		if (bitmap_test(&region->done,
+				region_block(region, addr).number))
+			uffd_protect(round->capture->config.uffd,
+				     (struct range){ addr, addr + PAGE_SIZE });
+		pause_us(next_random(seed) % 100);
+	} while (now_ns() < until);
+}
+
 /* Up to stage `leave_at`, or the first error, which is returned. */
 static int run_stages(struct round *round, uint64_t *seed)
 {
@@ -935,6 +972,8 @@ static int run_stages(struct round *round, uint64_t *seed)
 	r = take_instant(round);
 	if (r || leave_at == 3)
 		return r;
+	if (round->shape.march)
+		protect_again(round, seed);
 	r = capture_run(round->capture);
 	if (r || leave_at == 4)
 		return r;
@@ -969,7 +1008,7 @@ static void run_round(uint64_t seed)
 	map_parts(round, &random);
 	for (unsigned i = 0; i < round->shape.n_parts; i++) {
 		part_init(&round->parts[i]);
-		populate(&round->parts[i], &random);
+		populate(&round->parts[i], round->shape.march && !i, &random);
 	}
 	atomic_store(&interrupt_at, 0);
 	atomic_store(&current, round);
