@@ -26,7 +26,20 @@
  *
  * Mistakes that were made on purpose, in a copy, and are found:
  *
- *   (see Documentation/developing.md)
+ *   scan.c    release before the copy; done before the copy; done after the
+ *             release
+ *   fault.c   release before the copy; release what another owns; ignore a
+ *             fault on a block that is done; note before the release; leave the
+ *             writer after a failed copy; wait for a refused release without
+ *             reading on; put the full slab back instead of queueing it
+ *   arm.c     skip the re-arm; skip new extents; clear a note after protecting
+ *             its page; protect without counting as populated; forget what was
+ *             discarded
+ *   slab.c    wake nobody when a slab comes back, or when the pool fails
+ *   output.c  put a slab back while the sink holds it
+ *
+ * Not found within a minute, for the windows are too short: a claim by two
+ * operations; faults served while re-arming, or no wake after it (MODE_HOLD).
  */
 
 #include <errno.h>
@@ -70,13 +83,14 @@ struct shape {
 	unsigned n_parts, n_writers;
 	uint64_t granule, buffer;
 	enum sink_kind sink;
-	int fails_after;     /* calls of the sink; -1: never */
-	int interrupt_after; /* µs from arming on; -1: never */
-	int leave_at;	     /* stage, see run_round(); -1: never */
-	unsigned linger;     /* 0 never … 3 often */
-	bool march;	     /* see choose_page() */
-	bool discards;	     /* while arming */
-	bool late_discards;  /* and later, which discards the snapshot */
+	int fails_after;       /* calls of the sink; -1: never */
+	int copies_fail_after; /* copies; -1: never */
+	int interrupt_after;   /* µs from arming on; -1: never */
+	int leave_at;	       /* stage, see run_round(); -1: never */
+	unsigned linger;       /* 0 never … 3 often */
+	bool march;	       /* see choose_page() */
+	bool discards;	       /* while arming */
+	bool late_discards;    /* and later, which discards the snapshot */
 };
 
 /* A region, and what is known of it; arrays are by page. */
@@ -120,6 +134,7 @@ struct round {
 	_Atomic enum phase phase;
 	_Atomic uint64_t copying; /* an address that the engine works at */
 	_Atomic uint64_t step;	  /* of all writers together */
+	_Atomic int n_copies_left;
 	_Atomic bool copy_failed;
 	struct capture *capture;
 
@@ -207,12 +222,13 @@ static void describe(const struct round *round)
 	const struct shape *s = &round->shape;
 
 	fprintf(stderr,
-		"# OWNERSHIP_SEED=%#llx: granule %llu KiB, buffer %llu MiB, %s sink, fails after %d, interrupted after %d us, left at %d, linger %u, discards %d%d, %u writers, march %d\n",
+		"# OWNERSHIP_SEED=%#llx: granule %llu KiB, buffer %llu MiB, %s sink, fails after %d, copies after %d, interrupted after %d us, left at %d, linger %u, discards %d%d, %u writers, march %d\n",
 		(unsigned long long)s->seed,
 		(unsigned long long)(s->granule / KIB),
 		(unsigned long long)(s->buffer / MIB), sinks[s->sink],
-		s->fails_after, s->interrupt_after, s->leave_at, s->linger,
-		s->discards, s->late_discards, s->n_writers, s->march);
+		s->fails_after, s->copies_fail_after, s->interrupt_after,
+		s->leave_at, s->linger, s->discards, s->late_discards,
+		s->n_writers, s->march);
 	for (unsigned i = 0; i < s->n_parts; i++)
 		fprintf(stderr, "#   %-13s %5zu pages from %p\n",
 			memory_kind_names[round->parts[i].memory.kind],
@@ -311,7 +327,11 @@ int __wrap_region_copy(const struct region *region, unsigned number, pid_t pid,
 
 	atomic_store(&round->copying, range.start);
 	linger(round);
-	r = __real_region_copy(region, number, pid, range, slab);
+	if (round->shape.copies_fail_after >= 0 &&
+	    atomic_fetch_sub(&round->n_copies_left, 1) <= 0)
+		r = -EIO;
+	else
+		r = __real_region_copy(region, number, pid, range, slab);
 	if (r)
 		atomic_store(&round->copy_failed, true);
 	for (; !r && segment < slab->n_segments; segment++) {
@@ -602,7 +622,8 @@ static struct shape make_shape(uint64_t seed)
 	s.buffer = (16 + next_random(&random) % 32) * MIB;
 	s.sink = (enum sink_kind)(next_random(&random) % N_SINK_KINDS);
 	s.linger = (unsigned)(next_random(&random) % 4);
-	s.fails_after = s.interrupt_after = s.leave_at = -1;
+	s.fails_after = s.copies_fail_after = -1;
+	s.interrupt_after = s.leave_at = -1;
 	s.discards = one_in(&random, 3);
 	s.march = one_in(&random, 3);
 	if (s.march)
@@ -619,6 +640,9 @@ static struct shape make_shape(uint64_t seed)
 		break;
 	case 3:
 		s.late_discards = true;
+		break;
+	case 4:
+		s.copies_fail_after = (int)(next_random(&random) % 64);
 		break;
 	default:
 		break;
@@ -989,6 +1013,8 @@ static bool may_end_with(const struct shape *shape, int r)
 {
 	if (r == -ENOSPC)
 		return shape->fails_after >= 0;
+	if (r == -EIO)
+		return shape->copies_fail_after >= 0;
 	if (r == -EINTR)
 		return shape->interrupt_after >= 0;
 	if (r == RESULT_INCONSISTENT)
@@ -1005,6 +1031,7 @@ static void run_round(uint64_t seed)
 	round->shape = make_shape(seed);
 	round->sink_seed = next_random(&random);
 	round->n_puts_left = round->shape.fails_after;
+	atomic_store(&round->n_copies_left, round->shape.copies_fail_after);
 	map_parts(round, &random);
 	for (unsigned i = 0; i < round->shape.n_parts; i++) {
 		part_init(&round->parts[i]);
