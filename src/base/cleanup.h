@@ -45,10 +45,10 @@ static inline void close_file(FILE **f)
 	*f = NULL;
 }
 
-#define _cleanup_close_ _cleanup_(close_fd)
-#define _cleanup_free_ _cleanup_(free_ptr)
+#define _cleanup_close_	   _cleanup_(close_fd)
+#define _cleanup_free_	   _cleanup_(free_ptr)
 #define _cleanup_closedir_ _cleanup_(close_dir)
-#define _cleanup_fclose_ _cleanup_(close_file)
+#define _cleanup_fclose_   _cleanup_(close_file)
 
 static inline int steal_fd(int *fd)
 {
@@ -58,9 +58,9 @@ static inline int steal_fd(int *fd)
 	return stolen;
 }
 
-#define steal_ptr(p)                                                           \
-	({                                                                     \
-		__typeof__(p) stolen_ = (p);                                   \
-		(p) = NULL;                                                    \
-		stolen_;                                                       \
+#define steal_ptr(p)                         \
+	({                                   \
+		__typeof__(p) stolen_ = (p); \
+		(p) = NULL;                  \
+		stolen_;                     \
 	})

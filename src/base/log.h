@@ -19,7 +19,8 @@ enum log_level {
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 
-/* Whether an error was logged: who ends the program without one must say why. */
+/* Whether an error was logged: who ends the program without one must say why.
+ */
 bool log_had_error(void);
 
 void log_write(enum log_level level, const char *fmt, ...)

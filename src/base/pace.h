@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 struct pace {
-	uint64_t rate; /* bytes a second; 0: no limit */
+	uint64_t rate;	 /* bytes a second; 0: no limit */
 	uint64_t due_ns; /* when all that was let through would be done */
 };
 

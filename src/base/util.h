@@ -22,7 +22,7 @@
 #define PMD_SIZE  ((uint64_t)1 << PMD_SHIFT)
 #define PMD_PAGES (PMD_SIZE / PAGE_SIZE)
 
-#define ROUND_UP(x, to)	  (((x) + (to) - 1) / (to) * (to))
+#define ROUND_UP(x, to)	  (((x) + (to)-1) / (to) * (to))
 #define ROUND_DOWN(x, to) ((x) / (to) * (to))
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)

@@ -42,7 +42,7 @@
 #define SETTLE_ROUNDS	8
 #define SETTLE_ENOUGH	256
 /* Beyond what is there when the first look is taken. */
-#define POOL_EXTRA (32 * MIB)
+#define POOL_EXTRA	(32 * MIB)
 /* Protecting a page that is protected costs less than another call. */
 #define MERGE_GAP_PAGES 32
 
@@ -85,11 +85,14 @@ static int register_region(struct capture *capture, struct region *region)
 	if (r == -ENOMEM)
 		return log_errno(r, "pid %d: cannot register memory: %m", pid);
 	if (r == -EBUSY)
-		log_error("pid %d: another userfaultfd is registered on the memory at %#llx: a postcopy, a background snapshot or another dump is under way; wait until it ends",
-			  pid, (unsigned long long)range.start);
+		log_error(
+			"pid %d: another userfaultfd is registered on the memory at %#llx: a postcopy, a background snapshot or another dump is under way; wait until it ends",
+			pid, (unsigned long long)range.start);
 	else
-		log_errno(r, "pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous, memfd, tmpfs or hugetlbfs",
-			  pid, (unsigned long long)range.start);
+		log_errno(
+			r,
+			"pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous, memfd, tmpfs or hugetlbfs",
+			pid, (unsigned long long)range.start);
 	return RESULT_UNSUPPORTED;
 }
 
@@ -259,9 +262,9 @@ static int make_pool(struct capture *capture, uint64_t n_bytes)
 	int r = slab_pool_init(&capture->pool, bytes);
 
 	if (r)
-		return log_errno(r, "pid %d: cannot allot %llu MiB of buffers: %m",
-				 capture->config.pid,
-				 (unsigned long long)(bytes / MIB));
+		return log_errno(
+			r, "pid %d: cannot allot %llu MiB of buffers: %m",
+			capture->config.pid, (unsigned long long)(bytes / MIB));
 	capture->has_pool = true;
 	return 0;
 }

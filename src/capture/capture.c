@@ -87,13 +87,15 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 	pid_t pid = capture->config.pid;
 
 	if (error == -ENOENT) {
-		log_error("pid %d: memory at %#llx went away before it was captured; the snapshot is discarded",
-			  pid, (unsigned long long)range.start);
+		log_error(
+			"pid %d: memory at %#llx went away before it was captured; the snapshot is discarded",
+			pid, (unsigned long long)range.start);
 		return RESULT_INCONSISTENT;
 	}
 	if (error == -ESTALE) {
-		log_error("pid %d: memory at %#llx lost its protection before it was captured; the snapshot is discarded; if kernel samepage merging runs, stop it during the dump (echo 0 > /sys/kernel/mm/ksm/run)",
-			  pid, (unsigned long long)range.start);
+		log_error(
+			"pid %d: memory at %#llx lost its protection before it was captured; the snapshot is discarded; if kernel samepage merging runs, stop it during the dump (echo 0 > /sys/kernel/mm/ksm/run)",
+			pid, (unsigned long long)range.start);
 		return RESULT_INCONSISTENT;
 	}
 	if (error == -ESRCH)

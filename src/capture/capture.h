@@ -53,10 +53,10 @@ struct capture_sink {
 
 /* How far it is, for who waits. */
 struct capture_progress {
-	uint64_t pages_all;	 /* that exist */
-	uint64_t pages_captured; /* of these */
-	uint64_t pages_written;	 /* given to the sink */
-	uint64_t elapsed_ns;	 /* since capture_run() */
+	uint64_t pages_all;		/* that exist */
+	uint64_t pages_captured;	/* of these */
+	uint64_t pages_written;		/* given to the sink */
+	uint64_t elapsed_ns;		/* since capture_run() */
 	const struct histogram *faults; /* so far; histogram_copy() it */
 };
 
@@ -67,11 +67,11 @@ typedef void (*capture_progress_fn)(void *opaque,
 
 struct capture_config {
 	pid_t pid;
-	int pidfd;	/* the caller's */
-	int uffd;	/* initialised; taken */
-	int pagemap_fd; /* the caller's */
-	bool markers; /* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
-	uint64_t buffer_bytes; /* at most; what exists may need less */
+	int pidfd;		/* the caller's */
+	int uffd;		/* initialised; taken */
+	int pagemap_fd;		/* the caller's */
+	bool markers;		/* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
+	uint64_t buffer_bytes;	/* at most; what exists may need less */
 	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
 	struct capture_sink sink;
 	/* Called every CAPTURE_PROGRESS_NS by the thread that runs and drains;

@@ -177,8 +177,7 @@ static int handle_removal(struct capture *capture, struct range gone)
 			    bitmap_test(&region->done, block.number) ||
 			    !bitmap_count(&region->populated,
 					  region_page(region, at),
-					  region_page(region,
-						      block.range.end)))
+					  region_page(region, block.range.end)))
 				continue;
 			return capture_copy_failed(
 				capture, (struct range){ at, hit.end },

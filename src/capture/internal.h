@@ -55,7 +55,7 @@ struct capture {
 	struct capture_config config;
 	struct region *regions; /* by number */
 	unsigned n_regions;
-	unsigned *by_address; /* region numbers, ascending by address */
+	unsigned *by_address;  /* region numbers, ascending by address */
 	struct slab_pool pool; /* from arming on */
 	bool has_pool;
 	_Atomic enum capture_mode mode;

@@ -51,9 +51,9 @@ int region_init(struct region *region, const struct region_desc *desc,
 		.base = ROUND_DOWN(desc->range.start, PMD_SIZE),
 		.granule = (unsigned)(granule_bytes / PAGE_SIZE),
 	};
-	region->n_extents = (size_t)(
-		(ROUND_UP(desc->range.end, PMD_SIZE) - region->base) /
-		PMD_SIZE);
+	region->n_extents =
+		(size_t)((ROUND_UP(desc->range.end, PMD_SIZE) - region->base) /
+			 PMD_SIZE);
 	n_blocks = region->n_extents * (PMD_PAGES / region->granule);
 
 	region->extents = calloc(region->n_extents, 1);
@@ -222,8 +222,8 @@ static int is_populated(struct range run, unsigned flags, void *data)
 	uint64_t end = region_page(region, run.end);
 
 	(void)flags;
-	return bitmap_find_set(&region->populated, first, end) < end ? -ESTALE :
-								       0;
+	return bitmap_find_set(&region->populated, first, end) < end ? -ESTALE
+								     : 0;
 }
 
 int region_check_protected(const struct region *region, int pagemap_fd,
@@ -236,7 +236,8 @@ int region_check_protected(const struct region *region, int pagemap_fd,
 static int copy_from_mapping(const struct region *region, struct range run,
 			     uint8_t *to)
 {
-	uint8_t *from = region->mapping + (run.start - region->desc.range.start);
+	uint8_t *from =
+		region->mapping + (run.start - region->desc.range.start);
 	size_t len = range_len(run);
 	int r;
 

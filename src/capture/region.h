@@ -6,12 +6,12 @@
  * protected, and who captures what.
  *
  * Three units. A *page* is 4 KiB; `populated`, `noted` and
- * `removed` count in pages from the region's start. An *extent* is 2 MiB of aligned address space, what one
- * page-table directory entry covers: huge or not, armed or not. A *block* is
- * what one capture takes: a whole huge extent, or else a granule, so that a
- * huge page is never unprotected in part, which would split it. Blocks are
- * numbered by their first granule; since the division never changes after
- * arming, one bit says who owns all of a block.
+ * `removed` count in pages from the region's start. An *extent* is 2 MiB of
+ * aligned address space, what one page-table directory entry covers: huge or
+ * not, armed or not. A *block* is what one capture takes: a whole huge extent,
+ * or else a granule, so that a huge page is never unprotected in part, which
+ * would split it. Blocks are numbered by their first granule; since the
+ * division never changes after arming, one bit says who owns all of a block.
  *
  * A block is in one of these states, once capture has begun:
  *   todo            protected, not captured
@@ -50,14 +50,14 @@ struct region {
 	struct region_desc desc;
 	/* Shared memory, to be read; NULL where that may not be mapped. */
 	uint8_t *mapping;
-	uint64_t base;	   /* range.start, rounded down to an extent */
-	unsigned granule;  /* pages; a power of two, at most PMD_PAGES */
+	uint64_t base;	  /* range.start, rounded down to an extent */
+	unsigned granule; /* pages; a power of two, at most PMD_PAGES */
 	size_t n_extents;
 	uint8_t *extents; /* enum extent_flags each */
 	struct bitmap populated;
 	struct bitmap noted;
 	struct bitmap removed; /* discarded since arming, like noted */
-	struct bitmap todo; /* by block number */
+	struct bitmap todo;    /* by block number */
 	struct bitmap done;
 };
 

@@ -96,8 +96,8 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 		pthread_cond_wait(&pool->changed, &pool->lock);
 	if (!pool->failed) {
 		is_cold = pool->cold && pool->n_warm <= keep;
-		slab = is_cold ? pop(&pool->cold, &pool->n_cold) :
-				 pop(&pool->warm, &pool->n_warm);
+		slab = is_cold ? pop(&pool->cold, &pool->n_cold)
+			       : pop(&pool->warm, &pool->n_warm);
 		if (pool->n_warm + pool->n_cold < pool->min_free)
 			pool->min_free = pool->n_warm + pool->n_cold;
 	}
@@ -139,8 +139,8 @@ void slab_queue(struct slab_pool *pool, struct slab *slab)
 
 static void put_released(struct hold *hold)
 {
-	struct slab *slab = (struct slab *)((char *)hold -
-					    offsetof(struct slab, hold));
+	struct slab *slab =
+		(struct slab *)((char *)hold - offsetof(struct slab, hold));
 
 	slab_put(slab->pool, slab);
 }

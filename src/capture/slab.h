@@ -12,10 +12,10 @@
  *     +------------slab_put()------ written <--slab_next()+
  *
  * The scanner leaves the last slabs to the fault thread, so that the target is
- * not made to wait for the disk before all memory is used up. The first touch of
- * a slab's memory costs more than the copy into it: the fault thread's share is
- * touched at start, other slabs when somebody first gets them, and the scanner
- * leaves warm ones alone as long as they are no more than that share.
+ * not made to wait for the disk before all memory is used up. The first touch
+ * of a slab's memory costs more than the copy into it: the fault thread's share
+ * is touched at start, other slabs when somebody first gets them, and the
+ * scanner leaves warm ones alone as long as they are no more than that share.
  *
  * Any thread may call any function.
  */
@@ -54,7 +54,7 @@ struct slab_pool {
 	uint8_t *memory;
 	struct slab *slabs;
 	size_t n_slabs;
-	size_t n_reserved; /* for the fault thread alone */
+	size_t n_reserved;	  /* for the fault thread alone */
 	struct slab *warm, *cold; /* free; last in, first out */
 	size_t n_warm, n_cold;
 	size_t min_free;

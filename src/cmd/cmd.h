@@ -40,11 +40,13 @@ enum common_option {
 	OPT_FIRST, /* a verb's own start here */
 };
 
+/* clang-format off */
 #define COMMON_LONG_OPTIONS                                                    \
 	{ "json", no_argument, NULL, OPT_JSON },                               \
 	{ "quiet", no_argument, NULL, OPT_QUIET },                             \
 	{ "verbose", no_argument, NULL, OPT_VERBOSE },                         \
 	{ "help", no_argument, NULL, OPT_HELP }
+/* clang-format on */
 
 #define COMMON_USAGE                                                           \
 	"  --json           one JSON object on stdout\n"                       \

@@ -36,9 +36,10 @@ static const char *backing_of(const struct ram *ram, size_t block,
 		if (region->block != block)
 			continue;
 		*file = region->file;
-		return region->backing == IMAGE_BACKING_ANON   ? "anonymous" :
-		       region->backing == IMAGE_BACKING_SHARED ? "shared" :
-								 "private file";
+		return region->backing == IMAGE_BACKING_ANON ? "anonymous"
+		       : region->backing == IMAGE_BACKING_SHARED
+			       ? "shared"
+			       : "private file";
 	}
 	return "not migrated";
 }
@@ -77,16 +78,17 @@ static void print_as_text(const struct check_report *report, int result)
 		const struct check_capability *cap = &report->capabilities[i];
 
 		printf("  %-42s %-8s %s\n", cap->name,
-		       cap->have     ? "yes" :
-		       cap->required ? "MISSING" :
-				       "no",
+		       cap->have       ? "yes"
+		       : cap->required ? "MISSING"
+				       : "no",
 		       cap->use);
 	}
 	if (report->is_qemu)
 		print_vm(report);
 	if (!result)
 		printf("\n%s can be dumped\n",
-		       report->is_qemu ? "this target" : "targets on this host");
+		       report->is_qemu ? "this target"
+				       : "targets on this host");
 }
 
 static json_t *blocks_to_json(const struct check_report *report)
@@ -136,8 +138,8 @@ static json_t *report_to_json(const struct check_report *report, int result)
 	json_object_set_new(object, "qemu_version",
 			    json_string(report->qemu_version));
 	json_object_set_new(object, "machine",
-			    report->machine ? json_string(report->machine) :
-					      json_null());
+			    report->machine ? json_string(report->machine)
+					    : json_null());
 	json_object_set_new(object, "state", json_string(report->vm.state));
 	json_object_set_new(object, "ram_blocks", blocks_to_json(report));
 	return object;
@@ -146,7 +148,8 @@ static json_t *report_to_json(const struct check_report *report, int result)
 static void log_obstacle(const struct check_report *report, pid_t pid)
 {
 	if (!report->host_ok)
-		log_error("this host cannot be dumped on: what is marked MISSING is needed");
+		log_error(
+			"this host cannot be dumped on: what is marked MISSING is needed");
 	else if (report->obstacles.n_items)
 		log_error("pid %d: %s", pid, report->obstacles.items[0]);
 }

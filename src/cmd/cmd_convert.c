@@ -29,8 +29,9 @@ static int parse_format(const char *text, enum convert_format *format)
 	} else if (!strcmp(text, "raw")) {
 		*format = CONVERT_RAW;
 	} else {
-		log_error("convert: --to %s: is no format; there are qemu and raw",
-			  text);
+		log_error(
+			"convert: --to %s: is no format; there are qemu and raw",
+			text);
 		return RESULT_USAGE;
 	}
 	return 0;
@@ -64,7 +65,8 @@ static int run(int argc, char **argv)
 	if (r)
 		return r;
 	if (!to || !out || !*out) {
-		log_error("convert: --to and --out are needed; see snapuffd convert --help");
+		log_error(
+			"convert: --to and --out are needed; see snapuffd convert --help");
 		return RESULT_USAGE;
 	}
 	if (common.json && !strcmp(out, "-")) {

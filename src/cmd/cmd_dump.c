@@ -112,7 +112,8 @@ static int run(int argc, char **argv)
 	if (r)
 		return r;
 	if (!options.pid || !options.out || !*options.out) {
-		log_error("dump: --pid and --out are needed; see snapuffd dump --help");
+		log_error(
+			"dump: --pid and --out are needed; see snapuffd dump --help");
 		return RESULT_USAGE;
 	}
 

@@ -94,17 +94,17 @@ static int print_as_json(const struct image *image)
 	json_t *object = stats_to_json(&image->stats);
 	char frozen[64];
 
-	json_object_set_new(
-		object, "kind",
-		json_string(inventory->kind == IMAGE_KIND_QEMU ? "qemu" :
-								 "process"));
+	json_object_set_new(object, "kind",
+			    json_string(inventory->kind == IMAGE_KIND_QEMU
+						? "qemu"
+						: "process"));
 	json_object_set_new(object, "complete",
 			    json_boolean(inventory->complete));
 	json_object_set_new(object, "version",
 			    json_integer(inventory->version));
-	json_object_set_new(object, "host",
-			    json_string(inventory->host ? inventory->host :
-							  ""));
+	json_object_set_new(
+		object, "host",
+		json_string(inventory->host ? inventory->host : ""));
 	json_object_set_new(object, "pid", json_integer(inventory->pid));
 	json_object_set_new(
 		object, "frozen",
@@ -208,8 +208,7 @@ const struct verb cmd_inspect = {
 		"\n"
 		"Shows the machine, the regions, the figures of the dump and how long each\n"
 		"write fault of the target took to be served. Checks all records, not pages.\n"
-		"\n" COMMON_USAGE
-		"\n"
+		"\n" COMMON_USAGE "\n"
 		"example: snapuffd inspect /var/backups/vm1 --json\n",
 	.run = run,
 };

@@ -34,8 +34,9 @@ static int run(int argc, char **argv)
 	if (r)
 		return r;
 	if (common.json)
-		return print_json(json_pack("{s:b, s:I}", "ok", 1, "data_pages",
-					    (json_int_t)image->stats.pages_data));
+		return print_json(
+			json_pack("{s:b, s:I}", "ok", 1, "data_pages",
+				  (json_int_t)image->stats.pages_data));
 	if (!common.quiet)
 		printf("%s: whole, every checksum is right\n", dir);
 	return 0;
@@ -49,8 +50,7 @@ const struct verb cmd_verify = {
 		"\n"
 		"Reads all of an image and checks every record and every page against its\n"
 		"checksum. Exit code 1 on the first that is wrong, which is named.\n"
-		"\n" COMMON_USAGE
-		"\n"
+		"\n" COMMON_USAGE "\n"
 		"example: snapuffd verify /var/backups/vm1\n",
 	.run = run,
 };

@@ -106,8 +106,8 @@ int require_arguments(const struct verb *verb, int argc, int n,
 {
 	if (argc - optind == n)
 		return 0;
-	return usage_error(verb, argc - optind < n ? what :
-						     "too many arguments");
+	return usage_error(verb,
+			   argc - optind < n ? what : "too many arguments");
 }
 
 const char *format_size(char *text, uint64_t bytes)

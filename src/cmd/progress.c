@@ -53,12 +53,11 @@ static struct interval measure(struct progress *progress,
 	recent = faults;
 	histogram_subtract(&recent, &progress->faults_before);
 
-	interval.seconds = (double)(now->elapsed_ns - progress->before_ns) /
-			   1e9;
+	interval.seconds =
+		(double)(now->elapsed_ns - progress->before_ns) / 1e9;
 	if (interval.seconds <= 0)
 		interval.seconds = 1e-3;
-	interval.bytes_per_s =
-		(double)(pages * PAGE_SIZE) / interval.seconds;
+	interval.bytes_per_s = (double)(pages * PAGE_SIZE) / interval.seconds;
 	interval.faults_per_s = (double)recent.n / interval.seconds;
 	interval.p99_us = (double)histogram_quantile(&recent, 0.99) / 1e3;
 	if (now->pages_written)
@@ -81,8 +80,7 @@ static void show_line(struct progress *progress,
 	char rate[32], left[32] = "";
 
 	if (interval->left_s >= 0)
-		snprintf(left, sizeof(left), ", %.0f s left",
-			 interval->left_s);
+		snprintf(left, sizeof(left), ", %.0f s left", interval->left_s);
 	fprintf(stderr,
 		"\r\033[Kcaptured %.0f %%, written %.0f %%, %s/s, %.0f faults/s, p99 %.0f us%s",
 		(double)now->pages_captured * 100 / all,

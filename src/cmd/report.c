@@ -10,8 +10,8 @@
 int print_json(json_t *object)
 {
 	int r = object ? json_dumpf(object, stdout,
-				    JSON_INDENT(2) | JSON_ENSURE_ASCII) :
-			 -1;
+				    JSON_INDENT(2) | JSON_ENSURE_ASCII)
+		       : -1;
 
 	json_decref(object);
 	putchar('\n');
@@ -37,16 +37,14 @@ static json_t *faults_to_json(const struct histogram *h,
 			      const struct histogram *queue)
 {
 	return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
-			 "count",
-			 count(h->n), "p50_us",
+			 "count", count(h->n), "p50_us",
 			 us(histogram_quantile(h, 0.5)), "p90_us",
 			 us(histogram_quantile(h, 0.9)), "p99_us",
 			 us(histogram_quantile(h, 0.99)), "p999_us",
-			 us(histogram_quantile(h, 0.999)), "max_us",
-			 us(h->max), "queue_p50_us",
-			 us(histogram_quantile(queue, 0.5)), "queue_p99_us",
-			 us(histogram_quantile(queue, 0.99)), "queue_max_us",
-			 us(queue->max));
+			 us(histogram_quantile(h, 0.999)), "max_us", us(h->max),
+			 "queue_p50_us", us(histogram_quantile(queue, 0.5)),
+			 "queue_p99_us", us(histogram_quantile(queue, 0.99)),
+			 "queue_max_us", us(queue->max));
 }
 
 json_t *stats_to_json(const struct image_stats *s)
@@ -56,12 +54,11 @@ json_t *stats_to_json(const struct image_stats *s)
 		"pause_ms", ms(s->pause_ns), "captured_ms", ms(s->captured_ns),
 		"duration_ms", ms(s->duration_ns), "pages", "total",
 		count(s->pages_total), "data", count(s->pages_data), "zero",
-		count(s->pages_zero), "parent", count(s->pages_parent),
-		"fault", count(s->pages_fault), "bytes_written",
-		count(s->bytes_written), "peak_buffer_bytes",
-		count(s->peak_buffer_bytes), "noted_pages",
-		count(s->noted_pages), "rearmed_pages",
-		count(s->rearmed_pages), "faults", faults_to_json(&s->faults, &s->queue));
+		count(s->pages_zero), "parent", count(s->pages_parent), "fault",
+		count(s->pages_fault), "bytes_written", count(s->bytes_written),
+		"peak_buffer_bytes", count(s->peak_buffer_bytes), "noted_pages",
+		count(s->noted_pages), "rearmed_pages", count(s->rearmed_pages),
+		"faults", faults_to_json(&s->faults, &s->queue));
 }
 
 void stats_print(const struct image_stats *s)
@@ -80,7 +77,8 @@ void stats_print(const struct image_stats *s)
 		printf("faults     none\n");
 		return;
 	}
-	printf("faults     %" PRIu64 ", which captured %s; served in p50 %.0f us, p99 %.0f us, p99.9 %.0f us, worst %.0f us\n",
+	printf("faults     %" PRIu64
+	       ", which captured %s; served in p50 %.0f us, p99 %.0f us, p99.9 %.0f us, worst %.0f us\n",
 	       h->n, format_size(a, s->pages_fault * PAGE_SIZE),
 	       us(histogram_quantile(h, 0.5)), us(histogram_quantile(h, 0.99)),
 	       us(histogram_quantile(h, 0.999)), us(h->max));

@@ -61,8 +61,7 @@ static int check_vm(struct check_report *report, const struct target *target,
 	if (!r)
 		r = vm_list_blockers(qmp, &report->obstacles);
 	if (!r)
-		r = vm_list_outside_writers(qmp, target->pid,
-					    &report->ram.maps,
+		r = vm_list_outside_writers(qmp, target->pid, &report->ram.maps,
 					    &report->ram.blocks,
 					    &report->obstacles);
 	if (!r)
@@ -92,9 +91,9 @@ int flow_check(pid_t pid, const char *qmp_path, struct check_report *report)
 	r = check_vm(report, &target, qmp);
 	if (r)
 		return r;
-	return report->host_ok && !report->obstacles.n_items ?
-		       0 :
-		       RESULT_UNSUPPORTED;
+	return report->host_ok && !report->obstacles.n_items
+		       ? 0
+		       : RESULT_UNSUPPORTED;
 }
 
 void check_report_deinit(struct check_report *report)

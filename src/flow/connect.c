@@ -12,13 +12,15 @@ int connect_vm(const struct target *target, const char *qmp_path,
 	       struct qmp **out)
 {
 	if (qmp_path && !strcmp(qmp_path, "none")) {
-		log_error("pid %d: --qmp none: a QEMU cannot be dumped without its monitor",
-			  target->pid);
+		log_error(
+			"pid %d: --qmp none: a QEMU cannot be dumped without its monitor",
+			target->pid);
 		return RESULT_UNSUPPORTED;
 	}
 	if (!qmp_path && !program_is_qemu(target->proc_fd)) {
-		log_error("pid %d: %s is not a QEMU, and only QEMU can be dumped; if it is one, name its monitor with --qmp",
-			  target->pid, target->status.name);
+		log_error(
+			"pid %d: %s is not a QEMU, and only QEMU can be dumped; if it is one, name its monitor with --qmp",
+			target->pid, target->status.name);
 		return RESULT_UNSUPPORTED;
 	}
 	return find_qmp(target->pid, target->proc_fd, qmp_path, out);

@@ -45,16 +45,17 @@ static int output_open(struct output *output, const char *path)
 		output->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	} else {
 		output->path = path;
-		output->fd = open(path,
-				  O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		output->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+				  0600);
 		output->remove = output->fd >= 0;
 	}
 	if (output->fd >= 0)
 		return 0;
 	if (errno == EEXIST)
-		return log_errno(-EEXIST,
-				 "%s: exists already; remove it or choose another file",
-				 path);
+		return log_errno(
+			-EEXIST,
+			"%s: exists already; remove it or choose another file",
+			path);
 	return log_errno(-errno, "%s: cannot create it: %m", path);
 }
 
@@ -245,8 +246,8 @@ static char *raw_path(const char *dir, const struct image_region *region)
 	if (len > suffix &&
 	    !strcmp(region->pages_file + len - suffix, IMAGE_PAGES_SUFFIX))
 		len -= suffix;
-	if (asprintf(&path, "%s/%.*s.raw", dir, (int)len,
-		     region->pages_file) < 0)
+	if (asprintf(&path, "%s/%.*s.raw", dir, (int)len, region->pages_file) <
+	    0)
 		return NULL;
 	return path;
 }
@@ -291,14 +292,16 @@ static int convert_raw(const struct image *image, const char *dir)
 	if (!buf)
 		return -ENOMEM;
 	if (!strcmp(dir, "-")) {
-		log_error("convert: raw makes a file for each region and cannot go to stdout; give a directory");
+		log_error(
+			"convert: raw makes a file for each region and cannot go to stdout; give a directory");
 		return RESULT_USAGE;
 	}
 	if (mkdir(dir, 0700)) {
 		if (errno == EEXIST)
-			return log_errno(-EEXIST,
-					 "%s: exists already; remove it or choose another directory",
-					 dir);
+			return log_errno(
+				-EEXIST,
+				"%s: exists already; remove it or choose another directory",
+				dir);
 		return log_errno(-errno, "%s: cannot create it: %m", dir);
 	}
 	for (size_t i = 0; !r && i < image->n_regions; i++)
@@ -316,8 +319,9 @@ int flow_convert(const struct image *image, enum convert_format format,
 	switch (format) {
 	case CONVERT_QEMU:
 		if (image->inventory.kind != IMAGE_KIND_QEMU) {
-			log_error("%s: is the image of a process, not of a QEMU; it has no migration stream",
-				  image->path);
+			log_error(
+				"%s: is the image of a process, not of a QEMU; it has no migration stream",
+				image->path);
 			return RESULT_FAILED;
 		}
 		r = convert_qemu(image, out);

@@ -30,8 +30,8 @@
 #include "sys/uffd.h"
 #include "target/target.h"
 
-#define BUFFER_MIN     (64 * MIB)
-#define BUFFER_SHARE   4 /* of what is available */
+#define BUFFER_MIN	(64 * MIB)
+#define BUFFER_SHARE	4 /* of what is available */
 #define GRANULE_DEFAULT (256 * KIB)
 
 static uint64_t unix_ns(void)
@@ -57,9 +57,8 @@ static int check_vm(struct qmp *qmp, const struct target *target,
 	if (r || !reasons.n_items)
 		return r;
 	log_error("pid %d: %s%s", target->pid, reasons.items[0],
-		  reasons.n_items > 1 ?
-			  " (and more: see snapuffd check --pid)" :
-			  "");
+		  reasons.n_items > 1 ? " (and more: see snapuffd check --pid)"
+				      : "");
 	return RESULT_UNSUPPORTED;
 }
 
@@ -78,18 +77,18 @@ static int drop_capabilities(void)
 static int init_uffd(const struct target *target, int uffd, uint64_t *features)
 {
 	uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-			  UFFD_FEATURE_EVENT_REMOVE |
-			  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP;
+			  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
+			  UFFD_FEATURE_EVENT_REMAP;
 	uint64_t known = 0;
 	int r = uffd_query_features(&known);
 
 	if (!r && !(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		log_error("this kernel's userfaultfd cannot write-protect; Linux 5.13 or newer is needed");
+		log_error(
+			"this kernel's userfaultfd cannot write-protect; Linux 5.13 or newer is needed");
 		return RESULT_UNSUPPORTED;
 	}
-	*features = wanted |
-		    (known & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-			      UFFD_FEATURE_WP_UNPOPULATED));
+	*features = wanted | (known & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+				       UFFD_FEATURE_WP_UNPOPULATED));
 	if (!r)
 		r = uffd_init(uffd, *features);
 	return r ? log_errno(r, "pid %d: userfaultfd: %m", target->pid) : 0;
@@ -127,7 +126,8 @@ static void drain_pages(void *opaque)
 	image_writer_drain(opaque);
 }
 
-static int make_capture(struct capture **out, const struct dump_options *options,
+static int make_capture(struct capture **out,
+			const struct dump_options *options,
 			const struct target *target, const struct ram *ram,
 			struct keeper *keeper, int pagemap_fd,
 			struct image_writer *writer)
@@ -138,9 +138,8 @@ static int make_capture(struct capture **out, const struct dump_options *options
 		.uffd = -1,
 		.pagemap_fd = pagemap_fd,
 		.buffer_bytes = choose_buffer(options, ram),
-		.granule_bytes = options->granule_bytes ?
-					 options->granule_bytes :
-					 GRANULE_DEFAULT,
+		.granule_bytes = options->granule_bytes ? options->granule_bytes
+							: GRANULE_DEFAULT,
 		.sink = { put_pages, wait_for_pages, drain_pages, writer },
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
@@ -358,7 +357,8 @@ int flow_dump(const struct dump_options *options, struct image_stats *stats)
 	int r = dump(options, stats);
 
 	if (r == -EINTR)
-		log_error("pid %d: interrupted; the target runs on, nothing was kept",
-			  options->pid);
+		log_error(
+			"pid %d: interrupted; the target runs on, nothing was kept",
+			options->pid);
 	return r;
 }

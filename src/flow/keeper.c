@@ -25,12 +25,11 @@ enum keeper_command {
 /* How long a VM may take to answer the `cont` of a keeper. */
 #define RESCUE_TIMEOUT_MS 30000
 /* How long one that hung up may take to be gone. */
-#define EXIT_TIMEOUT_MS 1000
+#define EXIT_TIMEOUT_MS	  1000
 
 static int take_uffd(const struct target *target, int *uffd)
 {
-	_cleanup_close_ int dev =
-		open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	_cleanup_close_ int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	struct parasite *parasite;
 	int r, cured;
 
@@ -78,14 +77,16 @@ static void serve(int sock, const struct target *target, int qmp_fd)
 		int r = qmp_rescue_cont(qmp_fd, RESCUE_TIMEOUT_MS);
 
 		if (r && pidfd_wait_exit(target->pidfd, EXIT_TIMEOUT_MS))
-			log_errno(r, "pid %d: the dump ended while the VM stood, and the VM did not take `cont`: %m; continue it by hand",
-				  target->pid);
+			log_errno(
+				r,
+				"pid %d: the dump ended while the VM stood, and the VM did not take `cont`: %m; continue it by hand",
+				target->pid);
 	}
 }
 
 static void ignore_signals(void)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT,
+	static const int signals[] = { SIGINT,	SIGTERM, SIGHUP, SIGQUIT,
 				       SIGPIPE, SIGTSTP, SIGALRM };
 
 	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)

@@ -32,7 +32,8 @@ static int add_blocks(struct image_machine *machine, const struct ram *ram)
 {
 	const struct ram_blocks *blocks = &ram->blocks;
 
-	machine->blocks = calloc(blocks->n_blocks + 1, sizeof(*machine->blocks));
+	machine->blocks =
+		calloc(blocks->n_blocks + 1, sizeof(*machine->blocks));
 	if (!machine->blocks)
 		return -ENOMEM;
 	for (size_t i = 0; i < blocks->n_blocks; i++) {

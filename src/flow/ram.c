@@ -24,11 +24,10 @@ static const struct proc_map *find_mapping(const struct proc_maps *maps,
 		next = map + 1;
 		if (next == maps->maps + maps->n_maps ||
 		    next->range.start != map->range.end ||
-		    next->shared != first->shared ||
-		    next->dev != first->dev || next->inode != first->inode ||
+		    next->shared != first->shared || next->dev != first->dev ||
+		    next->inode != first->inode ||
 		    (first->inode &&
-		     next->offset !=
-			     map->offset + range_len(map->range)))
+		     next->offset != map->offset + range_len(map->range)))
 			return NULL;
 	}
 	return first;
@@ -44,9 +43,9 @@ static int describe(const struct target *target, const struct ram_block *block,
 		.fd = -1,
 		.shared = map->shared,
 	};
-	region->backing = !map->inode  ? IMAGE_BACKING_ANON :
-			  map->shared ? IMAGE_BACKING_SHARED :
-					IMAGE_BACKING_PRIVATE_FILE;
+	region->backing = !map->inode	? IMAGE_BACKING_ANON
+			  : map->shared ? IMAGE_BACKING_SHARED
+					: IMAGE_BACKING_PRIVATE_FILE;
 	if (!map->inode)
 		return 0;
 
@@ -62,15 +61,16 @@ static int add_region(struct ram *ram, const struct target *target, size_t i)
 {
 	const struct ram_block *block = &ram->blocks.blocks[i];
 	struct range range = { block->host,
-			       block->host +
-				       ROUND_UP(block->used_length, PAGE_SIZE) };
+			       block->host + ROUND_UP(block->used_length,
+						      PAGE_SIZE) };
 	struct ram_region *regions;
 	const struct proc_map *map;
 
 	map = find_mapping(&ram->maps, range);
 	if (!map || !map->read) {
-		log_error("pid %d: RAM block %s is not mapped as one piece of memory at %#" PRIx64,
-			  target->pid, block->name, range.start);
+		log_error(
+			"pid %d: RAM block %s is not mapped as one piece of memory at %#" PRIx64,
+			target->pid, block->name, range.start);
 		return RESULT_UNSUPPORTED;
 	}
 	if (block->page_size != PAGE_SIZE && block->page_size != PMD_SIZE) {
@@ -79,8 +79,7 @@ static int add_region(struct ram *ram, const struct target *target, size_t i)
 			  target->pid, block->name, block->page_size / KIB);
 		return RESULT_UNSUPPORTED;
 	}
-	if (block->used_length % PAGE_SIZE ||
-	    range.start % block->page_size) {
+	if (block->used_length % PAGE_SIZE || range.start % block->page_size) {
 		log_error("pid %d: RAM block %s is not made of whole pages",
 			  target->pid, block->name);
 		return RESULT_UNSUPPORTED;

@@ -77,9 +77,9 @@ int decode_inventory(struct record *record, struct image_inventory *inventory,
 		return -EBADMSG;
 
 	inventory->version = message->version;
-	inventory->kind = message->kind == SNAPUFFD__INVENTORY__KIND__QEMU ?
-				  IMAGE_KIND_QEMU :
-				  IMAGE_KIND_PROCESS;
+	inventory->kind = message->kind == SNAPUFFD__INVENTORY__KIND__QEMU
+				  ? IMAGE_KIND_QEMU
+				  : IMAGE_KIND_PROCESS;
 	inventory->complete = message->complete;
 	inventory->pid = (pid_t)message->pid;
 	inventory->started_unix_ns = message->started_unix_ns;
@@ -153,8 +153,8 @@ static int decode_runs(const Snapuffd__Runs *message,
 		return -EBADMSG;
 	region = &regions[message->region];
 	next = region->n_runs ? region->runs[region->n_runs - 1].first +
-					region->runs[region->n_runs - 1].n :
-				0;
+					region->runs[region->n_runs - 1].n
+			      : 0;
 
 	runs = reallocarray(region->runs, region->n_runs + n, sizeof(*runs));
 	if (!runs)

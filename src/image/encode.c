@@ -10,10 +10,10 @@
 #include "snapuffd/image-format.h"
 
 /* protobuf-c's optional scalars come with a has_ flag. */
-#define SET(message, field, value)                                             \
-	do {                                                                   \
-		(message).has_##field = 1;                                     \
-		(message).field = (value);                                     \
+#define SET(message, field, value)         \
+	do {                               \
+		(message).has_##field = 1; \
+		(message).field = (value); \
 	} while (0)
 
 static ProtobufCBinaryData bytes_of(const char *s)
@@ -25,7 +25,8 @@ int encode_inventory(struct record *record,
 		     const struct image_inventory *inventory,
 		     const struct image_part *parts, size_t n_parts)
 {
-	_cleanup_free_ Snapuffd__Part *list = calloc(n_parts + 1, sizeof(*list));
+	_cleanup_free_ Snapuffd__Part *list =
+		calloc(n_parts + 1, sizeof(*list));
 	_cleanup_free_ Snapuffd__Part **refs =
 		calloc(n_parts + 1, sizeof(*refs));
 	Snapuffd__Inventory message = SNAPUFFD__INVENTORY__INIT;
@@ -44,9 +45,9 @@ int encode_inventory(struct record *record,
 	}
 
 	message.version = inventory->version;
-	message.kind = inventory->kind == IMAGE_KIND_QEMU ?
-			       SNAPUFFD__INVENTORY__KIND__QEMU :
-			       SNAPUFFD__INVENTORY__KIND__PROCESS;
+	message.kind = inventory->kind == IMAGE_KIND_QEMU
+			       ? SNAPUFFD__INVENTORY__KIND__QEMU
+			       : SNAPUFFD__INVENTORY__KIND__PROCESS;
 	message.complete = inventory->complete;
 	message.tool_version = inventory->tool_version;
 	message.host = inventory->host;
@@ -113,9 +114,9 @@ int encode_region(struct record *regions, struct record *pagemap,
 
 	for (size_t i = 0; !r && i < region->n_runs;
 	     i += IMAGE_RUNS_PER_MESSAGE)
-		r = encode_runs(pagemap, number, region->runs + i,
-				min_u64(region->n_runs - i,
-					IMAGE_RUNS_PER_MESSAGE));
+		r = encode_runs(
+			pagemap, number, region->runs + i,
+			min_u64(region->n_runs - i, IMAGE_RUNS_PER_MESSAGE));
 	return r;
 }
 

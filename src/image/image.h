@@ -83,8 +83,8 @@ struct image_stats {
 	uint64_t pages_fault; /* captured by the fault thread */
 	uint64_t bytes_written;
 	uint64_t peak_buffer_bytes;
-	uint64_t noted_pages;	/* written while being armed */
-	uint64_t rearmed_pages; /* of these, in the freeze */
+	uint64_t noted_pages;	 /* written while being armed */
+	uint64_t rearmed_pages;	 /* of these, in the freeze */
 	struct histogram faults; /* from reading an event to its release */
 	struct histogram queue;	 /* from reading it to the start on it */
 };

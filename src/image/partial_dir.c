@@ -76,7 +76,7 @@ static int claim_partial(struct partial_dir *d)
 				 d->partial);
 
 	d->fd = openat(d->parent_fd, d->partial,
-			   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (d->fd < 0)
 		return log_errno(-errno, "%s: cannot open %s: %m", d->path,
 				 d->partial);
@@ -100,7 +100,8 @@ static int claim_partial(struct partial_dir *d)
 		if (r) {
 			close_fd(&d->fd);
 			return log_errno(
-				r, "%s: cannot clear the stale %s: %m; remove it",
+				r,
+				"%s: cannot clear the stale %s: %m; remove it",
 				d->path, d->partial);
 		}
 	}

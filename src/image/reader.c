@@ -19,11 +19,13 @@ static int read_record(const struct image *image, const char *name,
 	int r = record_read(record, image->dir_fd, name, magic);
 
 	if (r == -EBADMSG)
-		log_error("%s: %s has a wrong magic: not an image of snapuffd, or damaged",
-			  image->path, name);
+		log_error(
+			"%s: %s has a wrong magic: not an image of snapuffd, or damaged",
+			image->path, name);
 	else if (r == -ENOENT)
-		log_error("%s: %s is missing: not an image of snapuffd, or damaged",
-			  image->path, name);
+		log_error(
+			"%s: %s is missing: not an image of snapuffd, or damaged",
+			image->path, name);
 	else if (r)
 		log_errno(r, "%s: cannot read %s: %m", image->path, name);
 	return r ? RESULT_FAILED : 0;
@@ -102,8 +104,9 @@ static int open_inventory(struct image *image)
 	r = decode_inventory(&record, &image->inventory, &image->parts,
 			     &image->n_parts);
 	if (r == -EPROTONOSUPPORT) {
-		log_error("%s: image version %u is newer than this snapuffd reads (%u); use a newer snapuffd",
-			  image->path, image->inventory.version, IMAGE_VERSION);
+		log_error(
+			"%s: image version %u is newer than this snapuffd reads (%u); use a newer snapuffd",
+			image->path, image->inventory.version, IMAGE_VERSION);
 		return RESULT_FAILED;
 	}
 	r = check_decoded(image, IMAGE_INVENTORY, r);
@@ -235,10 +238,11 @@ int image_open_pages(const struct image *image,
 		return -EBADMSG;
 	}
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != region->length) {
-		log_error("%s: %s is damaged: it is %llu bytes long, the region has %llu",
-			  image->path, region->pages_file,
-			  (unsigned long long)st.st_size,
-			  (unsigned long long)region->length);
+		log_error(
+			"%s: %s is damaged: it is %llu bytes long, the region has %llu",
+			image->path, region->pages_file,
+			(unsigned long long)st.st_size,
+			(unsigned long long)region->length);
 		return -EBADMSG;
 	}
 	return steal_fd(&fd);
@@ -259,10 +263,11 @@ int image_read_run(const struct image *image, const struct image_region *region,
 	}
 	if (XXH3_64bits(buf, len) == run->xxh3)
 		return 0;
-	log_error("%s: %s is damaged: the checksum of bytes %#llx to %#llx is wrong",
-		  image->path, region->pages_file,
-		  (unsigned long long)(run->first * PAGE_SIZE),
-		  (unsigned long long)(run->first * PAGE_SIZE + len));
+	log_error(
+		"%s: %s is damaged: the checksum of bytes %#llx to %#llx is wrong",
+		image->path, region->pages_file,
+		(unsigned long long)(run->first * PAGE_SIZE),
+		(unsigned long long)(run->first * PAGE_SIZE + len));
 	return RESULT_FAILED;
 }
 

@@ -36,10 +36,11 @@ static int verify_zero(const struct image *image,
 			return RESULT_FAILED;
 		}
 		if (buf[0] || memcmp(buf, buf + 1, len - 1)) {
-			log_error("%s: %s is damaged: data at %#llx to %#llx, where the region was zero",
-				  image->path, region->pages_file,
-				  (unsigned long long)offset,
-				  (unsigned long long)(offset + len));
+			log_error(
+				"%s: %s is damaged: data at %#llx to %#llx, where the region was zero",
+				image->path, region->pages_file,
+				(unsigned long long)offset,
+				(unsigned long long)(offset + len));
 			return RESULT_FAILED;
 		}
 		offset += len;

@@ -153,8 +153,8 @@ int image_writer_add_region(struct image_writer *w,
 	new->fd = openat(w->dir.fd, new->desc.pages_file,
 			 O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (new->fd < 0)
-		return log_errno(-errno, "%s: cannot create %s: %m", w->dir.path,
-				 new->desc.pages_file);
+		return log_errno(-errno, "%s: cannot create %s: %m",
+				 w->dir.path, new->desc.pages_file);
 	if (ftruncate(new->fd, (off_t)region->length))
 		return log_errno(-errno, "%s: cannot size %s: %m", w->dir.path,
 				 new->desc.pages_file);
@@ -211,8 +211,8 @@ static int put_run(struct image_writer *w, struct writer_region *region,
 	if (r)
 		return write_failed(w, r);
 	atomic_fetch_add(&w->data_pages, n);
-	return add_run(region, (struct image_run){ first, n,
-						   XXH3_64bits(data, len) });
+	return add_run(region,
+		       (struct image_run){ first, n, XXH3_64bits(data, len) });
 }
 
 int image_writer_put_pages(struct image_writer *w, unsigned region,
@@ -288,8 +288,8 @@ int image_writer_put_file(struct image_writer *w, const char *name,
 	fd = openat(w->dir.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
 		    0600);
 	if (fd < 0)
-		return log_errno(-errno, "%s: cannot create %s: %m", w->dir.path,
-				 name);
+		return log_errno(-errno, "%s: cannot create %s: %m",
+				 w->dir.path, name);
 	r = io_write_full(fd, data, len);
 	if (!r && fsync(fd))
 		r = -errno;
@@ -352,7 +352,8 @@ int image_writer_sync(struct image_writer *w)
 		return r;
 	for (size_t i = 0; i < w->n_regions; i++)
 		if (fdatasync(w->regions[i].fd))
-			return log_errno(-errno, "%s: writing %s: %m", w->dir.path,
+			return log_errno(-errno, "%s: writing %s: %m",
+					 w->dir.path,
 					 w->regions[i].desc.pages_file);
 	return 0;
 }

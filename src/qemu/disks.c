@@ -64,7 +64,8 @@ int disks_query(struct qmp *qmp, struct disks *out)
 	out->disks = calloc(json_array_size(result) + 1, sizeof(*out->disks));
 	if (!out->disks)
 		return log_errno(-ENOMEM, "qmp: query-block: %m");
-	json_array_foreach(result, i, info) {
+	json_array_foreach(result, i, info)
+	{
 		inserted = json_object_get(info, "inserted");
 		if (!inserted)
 			continue;

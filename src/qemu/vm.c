@@ -168,7 +168,8 @@ static int list_migration(struct qmp *qmp, struct vm_strings *reasons)
 				   " under way (status \"%s\")",
 				   status);
 	json_array_foreach(json_object_get(result, "blocked-reasons"), i,
-			   reason) {
+			   reason)
+	{
 		if (!r && json_is_string(reason))
 			r = vm_strings_add(reasons, "QEMU: %s",
 					   json_string_value(reason));
@@ -230,7 +231,8 @@ static int match_devices(struct qmp *qmp, const struct trait *traits,
 			return r;
 		if (!json_is_array(result))
 			return bad_answer("qom-list");
-		json_array_foreach(result, i, property) {
+		json_array_foreach(result, i, property)
+		{
 			r = match_device(property, traits, n_traits, reasons);
 			if (r)
 				return r;

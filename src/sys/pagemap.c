@@ -63,8 +63,8 @@ static int scan(int fd, struct range range, bool unprotected,
 		.vec_len = n,
 		/* present or swapped, and not the zero page */
 		.category_inverted = PM_CAT_PFNZERO,
-		.category_mask = PM_CAT_PFNZERO |
-				 (unprotected ? PM_CAT_WRITTEN : 0),
+		.category_mask =
+			PM_CAT_PFNZERO | (unprotected ? PM_CAT_WRITTEN : 0),
 		.category_anyof_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED,
 		.return_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED | PM_CAT_HUGE,
 	};

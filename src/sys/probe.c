@@ -63,8 +63,8 @@ size_t probe_kernel(struct probe_result *results)
 	size_t n = 0;
 
 	add(results, &n, "userfaultfd", !r, PROBE_REQUIRED,
-	    r == -EPERM ? "not allowed: run as root, or grant CAP_SYS_PTRACE" :
-			  "Linux 5.11 with CONFIG_USERFAULTFD");
+	    r == -EPERM ? "not allowed: run as root, or grant CAP_SYS_PTRACE"
+			: "Linux 5.11 with CONFIG_USERFAULTFD");
 	add(results, &n, "userfaultfd write-protect",
 	    features & UFFD_FEATURE_PAGEFAULT_FLAG_WP, PROBE_REQUIRED,
 	    "protects private memory (Linux 5.13)");

@@ -16,9 +16,9 @@ enum probe_state {
 };
 
 struct probe_result {
-	const char *name;  /* "userfaultfd write-protect" */
+	const char *name; /* "userfaultfd write-protect" */
 	enum probe_state state;
-	const char *use;   /* what it is for, or what its lack costs */
+	const char *use; /* what it is for, or what its lack costs */
 };
 
 #define PROBE_MAX 16

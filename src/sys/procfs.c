@@ -99,8 +99,7 @@ static int parse_map(char *line, struct proc_map *map)
 	int path_at = 0;
 	char *path;
 
-	if (sscanf(line,
-		   "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %lu %n",
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %lu %n",
 		   &map->range.start, &map->range.end, perms, &map->offset,
 		   &major_nr, &minor_nr, &map->inode, &path_at) < 7 ||
 	    !path_at || map->range.end <= map->range.start ||

@@ -196,7 +196,8 @@ static int on_message(struct nl_msg *msg, void *arg)
 	};
 
 	/* Not nlmsg_parse(): UNIX_DIAG_NAME is 0, which it skips. */
-	nlmsg_for_each_attr(attr, header, sizeof(*diag), rest) {
+	nlmsg_for_each_attr(attr, header, sizeof(*diag), rest)
+	{
 		if (nla_type(attr) == UNIX_DIAG_NAME) {
 			name = nla_data(attr);
 			name_len = (size_t)nla_len(attr);

@@ -16,16 +16,17 @@
 #include "sys/pidfd.h"
 
 /* Logs and returns the refusal of a target. */
-#define refuse(...)                                                            \
-	({                                                                     \
-		log_error(__VA_ARGS__);                                        \
-		RESULT_UNSUPPORTED;                                            \
+#define refuse(...)                     \
+	({                              \
+		log_error(__VA_ARGS__); \
+		RESULT_UNSUPPORTED;     \
 	})
 
 static int no_permission(pid_t pid)
 {
-	return refuse("pid %d: no permission to trace it; run snapuffd as root or with CAP_SYS_PTRACE",
-		      pid);
+	return refuse(
+		"pid %d: no permission to trace it; run snapuffd as root or with CAP_SYS_PTRACE",
+		pid);
 }
 
 static int open_handles(struct target *target, pid_t pid)
@@ -37,8 +38,9 @@ static int open_handles(struct target *target, pid_t pid)
 		return refuse("pid %d: no such process", pid);
 	/* A thread's id opens as /proc/TID, but is no process. */
 	if (target->pidfd == -EINVAL || target->pidfd == -ENOENT)
-		return refuse("pid %d: is a thread, not a process; give its process id",
-			      pid);
+		return refuse(
+			"pid %d: is a thread, not a process; give its process id",
+			pid);
 	if (target->proc_fd < 0)
 		return log_errno(target->proc_fd, "pid %d: /proc/%d: %m", pid,
 				 pid);
@@ -53,20 +55,25 @@ static int check_state(const struct target *target)
 	pid_t pid = target->pid;
 
 	if (status->tgid != pid)
-		return refuse("pid %d: is a thread of process %d; give that process id",
-			      pid, status->tgid);
+		return refuse(
+			"pid %d: is a thread of process %d; give that process id",
+			pid, status->tgid);
 	if (status->state == 'Z' || status->state == 'X')
-		return refuse("pid %d: is a zombie: it has ended and has no memory",
-			      pid);
+		return refuse(
+			"pid %d: is a zombie: it has ended and has no memory",
+			pid);
 	if (status->kernel_thread)
-		return refuse("pid %d: is a kernel thread and has no memory of its own",
-			      pid);
+		return refuse(
+			"pid %d: is a kernel thread and has no memory of its own",
+			pid);
 	if (status->tracer_pid)
-		return refuse("pid %d: is traced by process %d; detach that debugger first",
-			      pid, status->tracer_pid);
+		return refuse(
+			"pid %d: is traced by process %d; detach that debugger first",
+			pid, status->tracer_pid);
 	if (status->state == 'T' || status->state == 't')
-		return refuse("pid %d: is stopped by a signal; continue it first (kill -CONT %d)",
-			      pid, pid);
+		return refuse(
+			"pid %d: is stopped by a signal; continue it first (kill -CONT %d)",
+			pid, pid);
 	return 0;
 }
 
@@ -87,8 +94,9 @@ static int check_program(const struct target *target)
 	if (r)
 		return log_errno(r, "pid %d: cannot read its program: %m", pid);
 	if (memcmp(ident, ELFMAG, SELFMAG) || ident[EI_CLASS] != ELFCLASS64)
-		return refuse("pid %d: is a 32-bit program; only 64-bit programs can be dumped",
-			      pid);
+		return refuse(
+			"pid %d: is a 32-bit program; only 64-bit programs can be dumped",
+			pid);
 	return 0;
 }
 
@@ -184,7 +192,10 @@ int target_open_mapped_file(const struct target *target,
 	if (fd < 0)
 		fd = open_by_target_fd(target, map);
 	if (fd < 0)
-		return log_errno(fd, "pid %d: cannot open %s, which it maps at %#" PRIx64 ": %m",
-				 target->pid, map->path, map->range.start);
+		return log_errno(
+			fd,
+			"pid %d: cannot open %s, which it maps at %#" PRIx64
+			": %m",
+			target->pid, map->path, map->range.start);
 	return fd;
 }

@@ -77,9 +77,9 @@ int main(void)
 	for (int i = 0; i < 100 && !n_lost; i++) {
 		usleep(50000);
 		for (size_t j = 0; j < N_PAGES; j++)
-			n_lost += !(pagemap_word(pagemap,
-						 memory + j * PAGE_SIZE) &
-				    UFFD_WP);
+			n_lost += !(
+				pagemap_word(pagemap, memory + j * PAGE_SIZE) &
+				UFFD_WP);
 	}
 	set("run", "0");
 	set("pages_to_scan", "100");

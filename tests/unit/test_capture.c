@@ -42,7 +42,7 @@ struct world {
 	struct capture *capture;
 	unsigned sink_delay_us;
 	int sink_fails_after; /* calls; -1: never */
-	uint8_t *twice; /* per page: how often the sink got it */
+	uint8_t *twice;	      /* per page: how often the sink got it */
 };
 
 /* All over, so that pages also come into being at every time. */
@@ -127,9 +127,9 @@ static void start_writers(struct world *w)
 {
 
 	for (int i = 0; i < N_WRITERS; i++)
-		assert_int_equal(pthread_create(&w->writers[i], NULL,
-						write_memory, w),
-				 0);
+		assert_int_equal(
+			pthread_create(&w->writers[i], NULL, write_memory, w),
+			0);
 	wait_for_writes(w, 1);
 }
 
@@ -273,8 +273,8 @@ static void a_plain_copy_is_torn(void **state)
 	pthread_rwlock_unlock(&w->frozen);
 	wait_for_writes(w, 1000);
 	/* By the kernel: to sanitizers this is a race, as it is meant to be. */
-	assert_int_equal(vm_read(getpid(), (uintptr_t)w->memory, w->got, w->len),
-			 0);
+	assert_int_equal(
+		vm_read(getpid(), (uintptr_t)w->memory, w->got, w->len), 0);
 	stop_writers(w);
 	assert_true(n_wrong_pages(w) > 0);
 	world_free(w);
@@ -358,11 +358,11 @@ static void discarded_pages_are_noticed(void **state)
 	make_capture(w, 16 * MIB, 64 * KIB);
 	take_instant(w);
 	/* The call returns when its event has been read. */
-	assert_int_equal(madvise((void *)ROUND_UP((uintptr_t)w->memory +
-							  w->len / 2,
-						  PAGE_SIZE),
-				 4 * MIB, MADV_DONTNEED),
-			 0);
+	assert_int_equal(
+		madvise((void *)ROUND_UP((uintptr_t)w->memory + w->len / 2,
+					 PAGE_SIZE),
+			4 * MIB, MADV_DONTNEED),
+		0);
 	r = capture_run(w->capture);
 	assert_int_equal(r, RESULT_INCONSISTENT);
 	world_free(w);
@@ -453,10 +453,10 @@ static void lost_protection_is_noticed(void **state)
 	memset(w->memory, 0x77, w->len);
 	make_capture(w, 64 * MIB, 64 * KIB);
 	take_instant(w);
-	assert_int_equal(madvise((void *)ROUND_UP((uintptr_t)w->memory,
-						  PAGE_SIZE),
-				 w->len, MADV_MERGEABLE),
-			 0);
+	assert_int_equal(
+		madvise((void *)ROUND_UP((uintptr_t)w->memory, PAGE_SIZE),
+			w->len, MADV_MERGEABLE),
+		0);
 	write_text(KSM "run", "1");
 	for (int i = 0; i < 200; i++) {
 		usleep(50000);

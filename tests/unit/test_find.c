@@ -191,8 +191,7 @@ static int play(char **argv)
 	if (!strcmp(mode, "silent"))
 		accept(fd, NULL, NULL);
 	if (!strcmp(mode, "human"))
-		fd = (int)write(accept(fd, NULL, NULL), "QEMU 7.2 >\r\n",
-				12);
+		fd = (int)write(accept(fd, NULL, NULL), "QEMU 7.2 >\r\n", 12);
 	if (fd >= 0 && (!strcmp(mode, "qmp") || !strcmp(mode, "unnamed")))
 		serve_qmp(fd);
 	pause();

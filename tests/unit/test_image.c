@@ -131,8 +131,8 @@ static void write_image(const struct fixture *f)
 					 f->memory + first * PAGE_SIZE, NULL),
 				 0);
 	assert_int_equal(image_writer_put_machine(w, &machine), 0);
-	assert_int_equal(image_writer_put_file(w, IMAGE_DEVICE_STATE, "QEVM", 4),
-			 0);
+	assert_int_equal(
+		image_writer_put_file(w, IMAGE_DEVICE_STATE, "QEVM", 4), 0);
 	assert_int_equal(image_writer_commit(w, &inventory, &stats), 0);
 	image_writer_free(w);
 }
@@ -193,7 +193,8 @@ static void an_image_that_is_given_up_leaves_nothing(void **state)
 	char partial[96];
 
 	snprintf(partial, sizeof(partial), "%s.partial", f->dir);
-	assert_int_equal(image_writer_put_pages(w, 0, 0, 100, f->memory, NULL), 0);
+	assert_int_equal(image_writer_put_pages(w, 0, 0, 100, f->memory, NULL),
+			 0);
 	assert_true(exists(partial));
 	image_writer_free(w);
 	assert_false(exists(partial));
@@ -207,12 +208,14 @@ static void existing_and_busy_directories_are_left_alone(void **state)
 	char partial[96];
 
 	snprintf(partial, sizeof(partial), "%s.partial", f->dir);
-	assert_int_equal(image_writer_new(&second, f->dir, &no_options), -EBUSY);
+	assert_int_equal(image_writer_new(&second, f->dir, &no_options),
+			 -EBUSY);
 	assert_true(exists(partial));
 	image_writer_free(first);
 
 	write_image(f);
-	assert_int_equal(image_writer_new(&second, f->dir, &no_options), -EEXIST);
+	assert_int_equal(image_writer_new(&second, f->dir, &no_options),
+			 -EEXIST);
 }
 
 static void what_a_killed_dump_left_is_taken_over(void **state)
