@@ -13,6 +13,11 @@ void sched_raise(void)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 
+void sched_favour(void)
+{
+	setpriority(PRIO_PROCESS, 0, -20);
+}
+
 void sched_lower(void)
 {
 	struct sched_param other = { .sched_priority = 0 };

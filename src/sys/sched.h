@@ -10,5 +10,9 @@
  * high as may be. Does not fail: it is only a matter of speed. */
 void sched_raise(void);
 
+/* Before what is not real-time, but leaving that its turns: for work that takes
+ * longer, in which the target may have to wait for this thread. */
+void sched_favour(void);
+
 /* Back to normal. */
 void sched_lower(void);
