@@ -62,6 +62,10 @@ int image_writer_new(struct image_writer **out, const char *dir,
 	r = pwriter_new(&w->pwriter, WRITES_AT_ONCE, !options->no_uring);
 	if (r)
 		return log_errno(r, "%s: cannot start writing: %m", dir);
+	/* Small direct writes want more at once than there are threads: 2.7
+	 * times slower than through the page cache. */
+	if (!strcmp(pwriter_name(w->pwriter), "threads"))
+		w->options.no_direct = true;
 
 	*out = steal_ptr(w);
 	return 0;

@@ -61,10 +61,10 @@ static int scan(int fd, struct range range, bool unprotected,
 		.end = range.end,
 		.vec = (uintptr_t)vec,
 		.vec_len = n,
-		/* present or swapped, and not the zero page */
-		.category_inverted = PM_CAT_PFNZERO,
-		.category_mask =
-			PM_CAT_PFNZERO | (unprotected ? PM_CAT_WRITTEN : 0),
+		/* Present or swapped; and not the zero page, but that it is
+		 * what a read leaves where a protected page was discarded. */
+		.category_inverted = unprotected ? 0 : PM_CAT_PFNZERO,
+		.category_mask = unprotected ? PM_CAT_WRITTEN : PM_CAT_PFNZERO,
 		.category_anyof_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED,
 		.return_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED | PM_CAT_HUGE,
 	};
