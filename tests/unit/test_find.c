@@ -383,7 +383,10 @@ static void test_find_busy(void **state)
 	for (i = 0; i < 3; i++)
 		close(more[i]);
 	close(fd);
-	assert_int_equal(find(&player, NULL), 0);
+	/* The player has to see off those who waited, first. */
+	for (i = 0; i < 5 && find(&player, NULL); i++)
+		;
+	assert_true(i < 5);
 	stop(&player);
 }
 
