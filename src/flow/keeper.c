@@ -20,6 +20,7 @@ enum keeper_command {
 	KEEPER_TAKE_UFFD = 1,
 	KEEPER_GUARD,
 	KEEPER_UNGUARD,
+	KEEPER_QUIT,
 };
 
 /* How long a VM may take to answer the `cont` of a keeper. */
@@ -52,9 +53,10 @@ static int answer(int sock, int result, int fd)
 }
 
 /* Serves until the dumper hangs up, by closing or by dying. */
-static void serve(int sock, const struct target *target, int qmp_fd)
+static void serve(int sock, const struct target *target, int qmp_fd,
+		  pid_t dumper)
 {
-	bool guarding = false;
+	bool guarding = false, died = true;
 
 	for (;;) {
 		_cleanup_close_ int uffd = -1;
@@ -65,6 +67,10 @@ static void serve(int sock, const struct target *target, int qmp_fd)
 		if (fdpass_recv(sock, &command, &len, NULL, &n_fds) ||
 		    len != sizeof(command))
 			break;
+		if (command == KEEPER_QUIT) {
+			died = false;
+			break;
+		}
 		if (command == KEEPER_TAKE_UFFD)
 			r = take_uffd(target, &uffd);
 		else
@@ -82,6 +88,9 @@ static void serve(int sock, const struct target *target, int qmp_fd)
 				"pid %d: the dump ended while the VM stood, and the VM did not take `cont`: %m; continue it by hand",
 				target->pid);
 	}
+	/* The descriptor for the device state; mostly there is none. */
+	if (died && qmp_fd >= 0)
+		qmp_rescue_remove_fd(qmp_fd, dumper, RESCUE_TIMEOUT_MS);
 }
 
 static void ignore_signals(void)
@@ -96,10 +105,12 @@ static void ignore_signals(void)
 int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd)
 {
 	int socks[2];
+	pid_t dumper;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
 		return log_errno(-errno, "socketpair: %m");
 
+	dumper = getpid();
 	keeper->pid = fork();
 	if (keeper->pid < 0) {
 		close(socks[0]);
@@ -111,7 +122,7 @@ int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd)
 		setsid();
 		prctl(PR_SET_NAME, "snapuffd-keeper");
 		close(socks[0]);
-		serve(socks[1], target, qmp_fd);
+		serve(socks[1], target, qmp_fd, dumper);
 		_exit(0);
 	}
 
@@ -150,6 +161,10 @@ int keeper_guard(struct keeper *keeper, bool stopped)
 
 void keeper_stop(struct keeper *keeper)
 {
+	int quit = KEEPER_QUIT;
+
+	if (keeper->sock >= 0)
+		fdpass_send(keeper->sock, &quit, sizeof(quit), NULL, 0);
 	close_fd(&keeper->sock);
 	if (keeper->pid > 0)
 		while (waitpid(keeper->pid, NULL, 0) < 0 && errno == EINTR)

@@ -44,8 +44,10 @@ int devstate_prepare(struct devstate *state, struct qmp *qmp)
 		return log_errno(writer, "device state: reopen memfd: %m");
 
 	r = qmp_execute_fd(qmp, "add-fd",
-			   json_pack("{s:s}", "opaque", "snapuffd"), writer,
-			   &result);
+			   json_pack("{s:I, s:s}", "fdset-id",
+				     (json_int_t)getpid(), "opaque",
+				     "snapuffd"),
+			   writer, &result);
 	if (r)
 		return log_errno(r, "qmp: add-fd: %s", qmp_error(qmp));
 	if (json_unpack(result, "{s:I}", "fdset-id", &id))

@@ -30,6 +30,7 @@ struct devstate {
 
 #define DEVSTATE_INIT ((struct devstate){ .memfd = -1 })
 
+/* The set's id is our pid, so that a guardian knows it without being told. */
 int devstate_prepare(struct devstate *state, struct qmp *qmp);
 
 /* The VM must be stopped; it stays so. */

@@ -128,3 +128,6 @@ int qmp_fd(const struct qmp *qmp);
  * had threads. 0 once answered; -EREMOTEIO when QEMU would not continue.
  */
 int qmp_rescue_cont(int fd, unsigned timeout_ms);
+
+/* The same for `remove-fd`: -EREMOTEIO when there is no such set. */
+int qmp_rescue_remove_fd(int fd, int64_t fdset_id, unsigned timeout_ms);

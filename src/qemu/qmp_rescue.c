@@ -2,8 +2,11 @@
 #include "qemu/qmp.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/util.h"
@@ -19,8 +22,7 @@
 
 /* 0xff is in no UTF-8 text: QEMU's lexer drops what it has, and answers with
  * an error that has no id (qobject/json-lexer.c). */
-static const char rescue_command[] =
-	"\xff\n{\"execute\":\"cont\",\"id\":" RESCUE_ID "}\n";
+#define RESCUE_PREFIX "\xff\n{\"id\":" RESCUE_ID ",\"execute\":"
 
 /* Finds a word in a stream of bytes. */
 struct matcher {
@@ -89,9 +91,9 @@ static int poll_until(int fd, short events, uint64_t deadline_ns)
 	return r < 0 && errno != EINTR ? -errno : 0;
 }
 
-static int send_cont(int fd, uint64_t deadline_ns)
+static int send_command(int fd, const char *command, uint64_t deadline_ns)
 {
-	size_t len = sizeof(rescue_command) - 1, done = 0;
+	size_t len = strlen(command), done = 0;
 	ssize_t n;
 	int r;
 
@@ -99,7 +101,7 @@ static int send_cont(int fd, uint64_t deadline_ns)
 		r = poll_until(fd, POLLOUT, deadline_ns);
 		if (r)
 			return r;
-		n = send(fd, rescue_command + done, len - done,
+		n = send(fd, command + done, len - done,
 			 MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n >= 0)
 			done += (size_t)n;
@@ -109,7 +111,7 @@ static int send_cont(int fd, uint64_t deadline_ns)
 	return 0;
 }
 
-int qmp_rescue_cont(int fd, unsigned timeout_ms)
+static int rescue(int fd, const char *command, unsigned timeout_ms)
 {
 	uint64_t deadline_ns = now_ns() + (uint64_t)timeout_ms * 1000000;
 	struct answer answer = { 0 };
@@ -117,7 +119,7 @@ int qmp_rescue_cont(int fd, unsigned timeout_ms)
 	ssize_t i, n;
 	int r;
 
-	r = send_cont(fd, deadline_ns);
+	r = send_command(fd, command, deadline_ns);
 	start_message(&answer);
 	while (!r) {
 		r = poll_until(fd, POLLIN, deadline_ns);
@@ -133,4 +135,20 @@ int qmp_rescue_cont(int fd, unsigned timeout_ms)
 				return answer.error.found ? -EREMOTEIO : 0;
 	}
 	return r;
+}
+
+int qmp_rescue_cont(int fd, unsigned timeout_ms)
+{
+	return rescue(fd, RESCUE_PREFIX "\"cont\"}\n", timeout_ms);
+}
+
+int qmp_rescue_remove_fd(int fd, int64_t fdset_id, unsigned timeout_ms)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command),
+		 RESCUE_PREFIX "\"remove-fd\",\"arguments\":{\"fdset-id\":%" PRId64
+			       "}}\n",
+		 fdset_id);
+	return rescue(fd, command, timeout_ms);
 }

@@ -23,21 +23,17 @@ def dump(guest, out, *options):
     return result.json()
 
 
+def proc_field(pid, name, field):
+    """A field of /proc/PID/name, in bytes."""
+    with open(f"/proc/{pid}/{name}", encoding="utf-8") as text:
+        for line in text:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {field}")
+
+
 def rollup(pid, field):
-    """A field of smaps_rollup, in bytes."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as text:
-        for line in text:
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    raise AssertionError(f"no {field}")
-
-
-def status(pid, field):
-    with open(f"/proc/{pid}/status", encoding="utf-8") as text:
-        for line in text:
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    raise AssertionError(f"no {field}")
+    return proc_field(pid, "smaps_rollup", field)
 
 
 def restore(guests, source, out):
@@ -63,14 +59,14 @@ def test_memory_that_was_never_touched_stays_so(guests, out):
     source = guests.start(GuestSpec(mem_mib=4096, judge={"mib": 64}))
     source.wait_checks(1)
     rss = rollup(source.pid, "Rss")
-    tables = status(source.pid, "VmPTE")
+    tables = proc_field(source.pid, "status", "VmPTE")
     figures = dump(source, out)
     assert figures["pages"]["total"] >= 4096 * MIB // PAGE
     assert figures["bytes_written"] < 768 * MIB
     source.wait_checks(1)
     # The guest itself goes on touching pages now and then.
     assert rollup(source.pid, "Rss") <= rss * 1.01 + 4 * MIB
-    assert status(source.pid, "VmPTE") <= tables + MIB
+    assert proc_field(source.pid, "status", "VmPTE") <= tables + MIB
     used = sum(f.stat().st_blocks * 512 for f in out.iterdir())
     assert used < 768 * MIB
 
