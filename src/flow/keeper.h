@@ -6,7 +6,8 @@
  * be hurt by the dumper's death: it traces it while the parasite is inside, and
  * it knows when the VM is stopped. It has a session of its own and no signal
  * but SIGKILL reaches it; when the dumper dies, however, it finishes what is
- * under way, lets the VM run, and ends.
+ * under way, lets the VM run, has it close the descriptor for the device state,
+ * and ends.
  *
  * Forked before the dumper has threads. Errors are logged by the keeper.
  */
