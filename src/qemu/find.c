@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <linux/openat2.h>
 
@@ -134,9 +135,14 @@ static int address_of(const struct finder *finder, const char *name, size_t len,
 	return 0;
 }
 
-/* Never waits: -EAGAIN when as many wait already as the listener lets. */
+/* Waits where as many wait already as the listener lets; -EAGAIN when that was
+ * for GREETING_MS. */
 static int connect_to(const struct finder *finder, const char *name, size_t len)
 {
+	static const struct timeval limit = {
+		.tv_sec = GREETING_MS / 1000,
+		.tv_usec = GREETING_MS % 1000 * 1000,
+	};
 	_cleanup_close_ int path_fd = -1;
 	_cleanup_close_ int fd = -1;
 	struct sockaddr_un addr;
@@ -146,10 +152,11 @@ static int connect_to(const struct finder *finder, const char *name, size_t len)
 	r = address_of(finder, name, len, &addr, &addr_len, &path_fd);
 	if (r)
 		return r;
-	fd = sockdiag_socket(finder->netns_fd, AF_UNIX,
-			     SOCK_STREAM | SOCK_NONBLOCK, 0);
+	fd = sockdiag_socket(finder->netns_fd, AF_UNIX, SOCK_STREAM, 0);
 	if (fd < 0)
 		return fd;
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)))
+		return -errno;
 	if (connect(fd, (struct sockaddr *)&addr, addr_len))
 		return -errno;
 	return steal_fd(&fd);
@@ -294,6 +301,8 @@ static int try_socket(struct finder *finder, const struct unix_socket *listener,
 
 	show_name(listener, shown, sizeof(shown));
 	fd = connect_to(finder, listener->name, listener->name_len);
+	if (fd == -EINTR)
+		return fd;
 	if (fd == -EAGAIN) {
 		refuse_busy(finder, listener, shown);
 		return RESULT_UNSUPPORTED;

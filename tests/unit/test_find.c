@@ -361,7 +361,7 @@ static void test_find_busy(void **state)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct player player;
 	uint64_t start_ns;
-	int i, fd, more[3];
+	int fd, more[3];
 	char c;
 
 	(void)state;
@@ -371,22 +371,21 @@ static void test_find_busy(void **state)
 	assert_int_equal(connect(fd, (void *)&addr, sizeof(addr)), 0);
 	assert_int_equal(read(fd, &c, 1), 1);
 
-	start_ns = now_ns();
 	assert_int_equal(find(&player, NULL), RESULT_UNSUPPORTED);
-	assert_true(now_ns() - start_ns < 4000000000ull);
 	/* Nor must it hang where no more may wait in the line. */
-	for (i = 0; i < 3; i++) {
+	for (int i = 0; i < 3; i++) {
 		more[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 		connect(more[i], (void *)&addr, sizeof(addr));
 	}
+	start_ns = now_ns();
 	assert_int_equal(find(&player, in_dir("busy")), RESULT_UNSUPPORTED);
-	for (i = 0; i < 3; i++)
+	assert_true(now_ns() - start_ns > 1900000000ull);
+	for (int i = 0; i < 3; i++)
 		close(more[i]);
 	close(fd);
-	/* The player has to see off those who waited, first. */
-	for (i = 0; i < 5 && find(&player, NULL); i++)
-		;
-	assert_true(i < 5);
+	/* The player has to see off those who waited, first; the line is full
+	 * until then, and that is no reason to give up. */
+	assert_int_equal(find(&player, NULL), 0);
 	stop(&player);
 }
 
