@@ -7,6 +7,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "sys/sched.h"
 
 static int write_slab(struct capture *capture, struct slab *slab)
 {
@@ -49,7 +50,11 @@ static void *output_main(void *data)
 	struct slab *slab = NULL;
 	int r;
 
+	/* The fault thread may wait for the slabs that come back. */
+	sched_favour();
 	do {
+		if (atomic_load(&capture->mode) == MODE_RELEASE)
+			sched_lower();
 		r = next_slab(capture, &slab);
 		if (r || !slab)
 			break;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define SLABS_MIN 8
 
@@ -11,14 +12,28 @@
  * only use what is left, still keeps the disk busy. */
 #define RESERVED_SHARE 4
 
+/* How long to touch slabs for before anything is captured. The first are had
+ * in any case. */
+#define WARM_UP_NS  (50 * 1000000ull)
+#define WARM_UP_MIN SLABS_MIN
+
 /*
- * Gives a slab its memory. Where this fails pages come when needed. No huge
- * pages: in a virtual machine they are what it has given back to its host, and
- * take five times as long to be had again.
+ * Gives a slab its memory; returns what that took. Where it fails pages come
+ * when needed. No huge pages: in a virtual machine they are what it has given
+ * back to its host, and take five times as long to be had again.
  */
-static void touch(struct slab *slab)
+static uint64_t touch(struct slab *slab)
 {
+	uint64_t start_ns = now_ns();
+
 	madvise(slab->data, SLAB_SIZE, MADV_POPULATE_WRITE);
+	return now_ns() - start_ns;
+}
+
+/* The newest of a series of times counts as much as all before it. */
+static void average(uint64_t *average_ns, uint64_t ns)
+{
+	*average_ns = *average_ns ? (*average_ns + ns) / 2 : ns;
 }
 
 static void push(struct slab **list, size_t *n, struct slab *slab)
@@ -40,6 +55,8 @@ static struct slab *pop(struct slab **list, size_t *n)
 int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 {
 	size_t n = (size_t)max_u64(bytes / SLAB_SIZE, SLABS_MIN);
+	uint64_t start_ns = now_ns();
+	pthread_condattr_t attr;
 	uint8_t *memory;
 
 	*pool = (struct slab_pool){};
@@ -53,23 +70,28 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->changed, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&pool->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	pool->memory = memory;
 	pool->n_slabs = n;
 	pool->n_reserved = n / RESERVED_SHARE;
-	for (size_t i = n; i-- > 0;) {
+	for (size_t i = 0; i < n; i++) {
 		struct slab *slab = &pool->slabs[i];
 
 		slab->data = (uint8_t *)ROUND_UP((uintptr_t)memory, SLAB_SIZE) +
 			     i * SLAB_SIZE;
 		slab->pool = pool;
-		if (i < pool->n_reserved) {
-			touch(slab);
+		if (i < WARM_UP_MIN || (i < pool->n_reserved &&
+					now_ns() - start_ns < WARM_UP_NS)) {
+			average(&pool->touch_ns, touch(slab));
 			push(&pool->warm, &pool->n_warm, slab);
 		} else {
 			push(&pool->cold, &pool->n_cold, slab);
 		}
 	}
+	pool->n_touched = pool->n_warm;
 	pool->min_free = n;
 	return 0;
 }
@@ -85,26 +107,79 @@ void slab_pool_deinit(struct slab_pool *pool)
 	*pool = (struct slab_pool){};
 }
 
-struct slab *slab_get(struct slab_pool *pool, bool reserved)
+/* A free slab for the caller, or NULL. */
+static struct slab *take(struct slab_pool *pool, bool reserved, bool cold)
 {
 	size_t keep = reserved ? 0 : pool->n_reserved;
+	size_t keep_warm = reserved ? 0 : pool->n_touched / RESERVED_SHARE;
+
+	if (pool->n_warm + pool->n_cold <= keep)
+		return NULL;
+	if (pool->n_warm > keep_warm)
+		return pop(&pool->warm, &pool->n_warm);
+	if (!cold || !pool->n_cold)
+		return NULL;
+	pool->n_touched++;
+	return pop(&pool->cold, &pool->n_cold);
+}
+
+/* Until when it is better to wait for a slab to come back than to touch a cold
+ * one, counted from `start_ns`. */
+static uint64_t worth_waiting_until(const struct slab_pool *pool,
+				    uint64_t start_ns, uint64_t now)
+{
+	/* The last one's time, or longer if the next keeps us waiting. */
+	uint64_t back_ns = max_u64(pool->back_ns, now - pool->back_since_ns);
+
+	if (!pool->n_cold)
+		return UINT64_MAX;
+	if (!pool->n_out || back_ns > pool->touch_ns)
+		return 0;
+	return start_ns + pool->touch_ns;
+}
+
+static void wait_until(struct slab_pool *pool, uint64_t deadline_ns)
+{
+	struct timespec deadline = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000),
+		.tv_nsec = (long)(deadline_ns % 1000000000),
+	};
+
+	if (deadline_ns == UINT64_MAX)
+		pthread_cond_wait(&pool->changed, &pool->lock);
+	else
+		pthread_cond_timedwait(&pool->changed, &pool->lock, &deadline);
+}
+
+struct slab *slab_get(struct slab_pool *pool, bool reserved)
+{
+	uint64_t start_ns = now_ns(), touch_ns;
 	struct slab *slab = NULL;
 	bool is_cold = false;
 
 	pthread_mutex_lock(&pool->lock);
-	while (!pool->failed && pool->n_warm + pool->n_cold <= keep)
-		pthread_cond_wait(&pool->changed, &pool->lock);
-	if (!pool->failed) {
-		is_cold = pool->cold && pool->n_warm <= keep;
-		slab = is_cold ? pop(&pool->cold, &pool->n_cold)
-			       : pop(&pool->warm, &pool->n_warm);
-		if (pool->n_warm + pool->n_cold < pool->min_free)
-			pool->min_free = pool->n_warm + pool->n_cold;
+	while (!pool->failed) {
+		uint64_t now = now_ns();
+		uint64_t until_ns = worth_waiting_until(pool, start_ns, now);
+		bool cold = now >= until_ns;
+		size_t n_cold = pool->n_cold;
+
+		slab = take(pool, reserved, cold);
+		is_cold = pool->n_cold < n_cold;
+		if (slab)
+			break;
+		wait_until(pool, cold ? UINT64_MAX : until_ns);
 	}
+	if (pool->n_warm + pool->n_cold < pool->min_free)
+		pool->min_free = pool->n_warm + pool->n_cold;
 	pthread_mutex_unlock(&pool->lock);
 
-	if (is_cold)
-		touch(slab);
+	if (is_cold) {
+		touch_ns = touch(slab);
+		pthread_mutex_lock(&pool->lock);
+		average(&pool->touch_ns, touch_ns);
+		pthread_mutex_unlock(&pool->lock);
+	}
 	if (slab) {
 		slab->used = 0;
 		slab->n_segments = 0;
@@ -112,28 +187,28 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 	return slab;
 }
 
-void slab_put(struct slab_pool *pool, struct slab *slab)
+static void put_back(struct slab_pool *pool, struct slab *slab)
 {
-	pthread_mutex_lock(&pool->lock);
 	push(&pool->warm, &pool->n_warm, slab);
 	pthread_cond_broadcast(&pool->changed);
-	pthread_mutex_unlock(&pool->lock);
 }
 
 void slab_queue(struct slab_pool *pool, struct slab *slab)
 {
-	if (!slab->used) {
-		slab_put(pool, slab);
-		return;
-	}
 	pthread_mutex_lock(&pool->lock);
-	slab->next = NULL;
-	if (pool->tail)
-		pool->tail->next = slab;
-	else
-		pool->head = slab;
-	pool->tail = slab;
-	pthread_cond_broadcast(&pool->changed);
+	if (!slab->used) {
+		put_back(pool, slab);
+	} else {
+		if (!pool->n_out++)
+			pool->back_since_ns = now_ns();
+		slab->next = NULL;
+		if (pool->tail)
+			pool->tail->next = slab;
+		else
+			pool->head = slab;
+		pool->tail = slab;
+		pthread_cond_broadcast(&pool->changed);
+	}
 	pthread_mutex_unlock(&pool->lock);
 }
 
@@ -141,8 +216,15 @@ static void put_released(struct hold *hold)
 {
 	struct slab *slab =
 		(struct slab *)((char *)hold - offsetof(struct slab, hold));
+	struct slab_pool *pool = slab->pool;
+	uint64_t now = now_ns();
 
-	slab_put(slab->pool, slab);
+	pthread_mutex_lock(&pool->lock);
+	average(&pool->back_ns, now - pool->back_since_ns);
+	pool->back_since_ns = now;
+	pool->n_out--;
+	put_back(pool, slab);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 struct slab *slab_next(struct slab_pool *pool, bool wait)

@@ -9,13 +9,18 @@
  *
  *   free --slab_pool_get()--> filled --slab_queue()--> queued
  *     ^                                                  |
- *     +------------slab_put()------ written <--slab_next()+
+ *     +---------hold_put()--------- written <--slab_next()+
  *
  * The scanner leaves the last slabs to the fault thread, so that the target is
- * not made to wait for the disk before all memory is used up. The first touch
- * of a slab's memory costs more than the copy into it: the fault thread's share
- * is touched at start, other slabs when somebody first gets them, and the
- * scanner leaves warm ones alone as long as they are no more than that share.
+ * not made to wait for the disk before all memory is used up.
+ *
+ * The first touch of a slab's memory costs more than the copy into it, by how
+ * much only measuring tells: 0.15 ms where the kernel has pages at hand, 5 ms
+ * in a virtual machine whose host has to find them, while a fast disk gives a
+ * used slab back every millisecond. Some are touched at start; of these warm
+ * ones, too, the scanner leaves a share alone. When they have run out and the
+ * disk is quicker than touching has been, whoever needs a slab waits for one to
+ * come back, but no longer than touching would take; else it touches a new one.
  *
  * Any thread may call any function.
  */
@@ -58,6 +63,11 @@ struct slab_pool {
 	struct slab *warm, *cold; /* free; last in, first out */
 	size_t n_warm, n_cold;
 	size_t min_free;
+	size_t n_touched;
+	size_t n_out;		  /* queued or being written */
+	uint64_t touch_ns;	  /* what the first touch of a slab takes */
+	uint64_t back_ns;	  /* between slabs that come back */
+	uint64_t back_since_ns;	  /* the last one, or since some are out */
 	struct slab *head, *tail; /* queued */
 	bool closed;		  /* no more will be queued */
 	bool failed;		  /* nobody waits any more */
@@ -72,7 +82,6 @@ void slab_pool_deinit(struct slab_pool *pool);
  * lets the caller have the last ones.
  */
 struct slab *slab_get(struct slab_pool *pool, bool reserved);
-void slab_put(struct slab_pool *pool, struct slab *slab);
 
 /* Queues a slab for output. An empty one goes straight back. */
 void slab_queue(struct slab_pool *pool, struct slab *slab);
