@@ -7,8 +7,11 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from statistics import median
 
 CHUNK = 4 << 20
+HUGE = 2 << 20
+MADV_POPULATE_WRITE = 23
 
 
 def _first(pattern, path):
@@ -37,6 +40,19 @@ def machine(where):
         "file_system": _output("findmnt", "-no", "FSTYPE", "-T", str(where)),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip
+
+
+def first_touch_ms(mib=1024):
+    """What the first touch of 2 MiB of memory takes, median and worst."""
+    memory = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE
+                       | mmap.MAP_ANONYMOUS)  # fmt: skip
+    times = []
+    for at in range(0, mib << 20, HUGE):
+        start = time.monotonic()
+        memory.madvise(MADV_POPULATE_WRITE, at, HUGE)
+        times.append((time.monotonic() - start) * 1e3)
+    memory.close()
+    return [median(times), max(times)]
 
 
 def disk_rate(where, mib):

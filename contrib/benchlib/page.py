@@ -20,6 +20,7 @@ def _rounds(n):
 def _machine(results):
     m = results["machine"]
     disk = results["disk_mib_per_s"]
+    touch = results["first_touch_ms"]
     busy = [r["other_cpu_share"] for r in results["runs"]]
     lines = [
         f"{m['cpus']} CPUs ({m['cpu']}), {m['memory_mib'] / 1024:.0f} GiB of "
@@ -27,6 +28,9 @@ def _machine(results):
         f"{m['qemu']}; huge pages {m['thp']}",
         f"{m['file_system']}; plain O_DIRECT writes and an fsync reach "
         f"{median(disk):.0f} MiB/s ({min(disk):.0f} to {max(disk):.0f})",
+        "the first touch of 2 MiB of memory takes "
+        f"{median(t[0] for t in touch):.2f} ms, at worst "
+        f"{max(t[1] for t in touch):.1f} ms",
         f"measured {m['date']}, {_rounds(results['rounds'])}; other programs of "
         f"the machine took {100 * median(busy):.0f} % of its CPUs "
         f"(at worst {100 * max(busy):.0f} %)",

@@ -7,7 +7,6 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
-#include "sys/sched.h"
 #include "sys/uffd.h"
 
 int capture_new(struct capture **out, const struct capture_config *config)
@@ -149,11 +148,7 @@ int capture_run(struct capture *capture)
 		capture->n_populated +=
 			bitmap_count(&capture->regions[i].populated, 0,
 				     region_n_pages(&capture->regions[i]));
-	/* Whoever wants to write to what the scanner has claimed waits until it
-	 * gets a processor. */
-	sched_favour();
 	r = scan_all(capture);
-	sched_lower();
 	if (r)
 		return capture_fail(capture, r);
 	/* What the fault thread owns is captured once it answers. */

@@ -47,14 +47,21 @@ static int next_slab(struct capture *capture, struct slab **slab)
 static void *output_main(void *data)
 {
 	struct capture *capture = data;
+	struct sched_before before = {};
 	struct slab *slab = NULL;
+	bool favoured = false;
 	int r;
 
-	/* The fault thread may wait for the slabs that come back. */
-	sched_favour();
 	do {
-		if (atomic_load(&capture->mode) == MODE_RELEASE)
-			sched_lower();
+		/* Before the target only while the target waits for what comes
+		 * back: else it would be starved between its faults. */
+		if (slab_pool_is_short(&capture->pool) != favoured) {
+			favoured = !favoured;
+			if (favoured)
+				before = sched_favour();
+			else
+				sched_restore(&before);
+		}
 		r = next_slab(capture, &slab);
 		if (r || !slab)
 			break;

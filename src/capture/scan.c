@@ -6,6 +6,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "sys/pidfd.h"
+#include "sys/sched.h"
 #include "sys/uffd.h"
 
 /* How often the scanner looks whether the target is still there. */
@@ -88,6 +89,7 @@ static int scan_region(struct capture *capture, struct region *region,
 {
 	for (size_t i = 0; i < region->n_extents; i++) {
 		struct range extent = region_extent_range(region, i);
+		struct sched_before before;
 		uint64_t n;
 		int r = check_all_is_well(capture, i);
 
@@ -110,7 +112,11 @@ static int scan_region(struct capture *capture, struct region *region,
 		if (!*slab)
 			return -ECANCELED;
 
+		/* Whoever wants to write to what is claimed waits until this
+		 * thread gets a processor. */
+		before = sched_favour();
 		r = scan_extent(capture, region, extent, *slab);
+		sched_restore(&before);
 		if (r)
 			return r;
 	}

@@ -18,9 +18,9 @@
  * much only measuring tells: 0.15 ms where the kernel has pages at hand, 5 ms
  * in a virtual machine whose host has to find them, while a fast disk gives a
  * used slab back every millisecond. Some are touched at start; of these warm
- * ones, too, the scanner leaves a share alone. When they have run out and the
- * disk is quicker than touching has been, whoever needs a slab waits for one to
- * come back, but no longer than touching would take; else it touches a new one.
+ * ones, too, the scanner leaves a share alone. When they have run out and slabs
+ * come back more quickly than they could be touched, whoever needs one waits,
+ * the fault thread only for a little; else it touches a new one.
  *
  * Any thread may call any function.
  */
@@ -92,6 +92,9 @@ void slab_queue(struct slab_pool *pool, struct slab *slab);
  * hold; the last release puts it back.
  */
 struct slab *slab_next(struct slab_pool *pool, bool wait);
+
+/* Whether whoever needs a slab now has to wait for it, or to touch one. */
+bool slab_pool_is_short(struct slab_pool *pool);
 
 /* Says that no more slabs will be queued. */
 void slab_pool_close(struct slab_pool *pool);

@@ -17,7 +17,7 @@ int freeze_begin(struct freeze *freeze, struct qmp *qmp, struct keeper *keeper,
 	if (r)
 		return r;
 	freeze->stopped = true;
-	sched_raise();
+	freeze->before = sched_raise();
 	freeze->started_ns = now_ns();
 	return vm_stop(qmp);
 }
@@ -31,7 +31,7 @@ int freeze_end(struct freeze *freeze, uint64_t *pause_ns)
 		return 0;
 	r = vm_cont(freeze->qmp);
 	*pause_ns = now_ns() - freeze->started_ns;
-	sched_lower();
+	sched_restore(&freeze->before);
 	/* If `cont` failed, the keeper is left on guard and tries again. */
 	if (r)
 		return r;

@@ -12,12 +12,14 @@
 #include "base/cleanup.h"
 #include "flow/keeper.h"
 #include "qemu/qmp.h"
+#include "sys/sched.h"
 
 struct freeze {
 	struct qmp *qmp;
 	struct keeper *keeper;
 	bool stopped;
 	uint64_t started_ns;
+	struct sched_before before;
 };
 
 #define FREEZE_INIT ((struct freeze){})
