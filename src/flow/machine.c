@@ -73,14 +73,15 @@ static int add_disks(struct image_machine *machine, struct qmp *qmp)
 		const struct disk *disk = &disks.disks[i];
 
 		machine->disks[i] = (struct image_disk){
-			.file = strdup(disk->file ? disk->file : ""),
-			.node_name = strdup(disk->device ? disk->device : ""),
-			.format = strdup(disk->format ? disk->format : ""),
+			.file = strdup(disk->file),
+			.device = strdup(disk->device),
+			.node_name = strdup(disk->node_name),
+			.format = strdup(disk->format),
 			.read_only = disk->read_only,
 		};
 		machine->n_disks++;
-		if (!machine->disks[i].file || !machine->disks[i].node_name ||
-		    !machine->disks[i].format)
+		if (!machine->disks[i].file || !machine->disks[i].device ||
+		    !machine->disks[i].node_name || !machine->disks[i].format)
 			return -ENOMEM;
 	}
 	return 0;

@@ -248,7 +248,17 @@ static int decode_disk(const Snapuffd__Disk *message, struct image_disk *disk)
 	if (!disk->file)
 		return -EBADMSG;
 	disk->read_only = message->read_only;
-	r = copy_string(message->node_name, &disk->node_name);
+	disk->has_stat = message->has_size && message->has_mtime_ns;
+	disk->size = message->size;
+	disk->mtime_ns = message->mtime_ns;
+	if (message->has_overlay) {
+		disk->overlay = string_of(message->overlay);
+		if (!disk->overlay)
+			return -EBADMSG;
+	}
+	r = copy_string(message->device, &disk->device);
+	if (!r)
+		r = copy_string(message->node_name, &disk->node_name);
 	return r ? r : copy_string(message->format, &disk->format);
 }
 

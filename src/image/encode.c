@@ -156,11 +156,20 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 		block_refs[i] = &blocks[i];
 	}
 	for (size_t i = 0; i < n_disks; i++) {
+		const struct image_disk *disk = &machine->disks[i];
+
 		snapuffd__disk__init(&disks[i]);
-		disks[i].file = bytes_of(machine->disks[i].file);
-		disks[i].node_name = machine->disks[i].node_name;
-		disks[i].format = machine->disks[i].format;
-		SET(disks[i], read_only, machine->disks[i].read_only);
+		disks[i].file = bytes_of(disk->file);
+		disks[i].device = disk->device;
+		disks[i].node_name = disk->node_name;
+		disks[i].format = disk->format;
+		SET(disks[i], read_only, disk->read_only);
+		if (disk->has_stat) {
+			SET(disks[i], size, disk->size);
+			SET(disks[i], mtime_ns, disk->mtime_ns);
+		}
+		if (disk->overlay)
+			SET(disks[i], overlay, bytes_of(disk->overlay));
 		disk_refs[i] = &disks[i];
 	}
 	for (size_t i = 0; i < machine->n_args; i++)

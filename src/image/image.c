@@ -25,8 +25,10 @@ void image_machine_deinit(struct image_machine *machine)
 	free(machine->blocks);
 	for (size_t i = 0; i < machine->n_disks; i++) {
 		free(machine->disks[i].file);
+		free(machine->disks[i].device);
 		free(machine->disks[i].node_name);
 		free(machine->disks[i].format);
+		free(machine->disks[i].overlay);
 	}
 	free(machine->disks);
 	*machine = (struct image_machine){};

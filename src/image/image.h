@@ -56,10 +56,17 @@ struct image_ram_block {
 };
 
 struct image_disk {
-	char *file;
-	char *node_name;
+	char *file;	 /* as QEMU named it at the instant */
+	char *device;	 /* "virtio0", or a QOM path */
+	char *node_name; /* QEMU's, maybe generated */
 	char *format;
 	bool read_only;
+	/* Of the file while the VM stood; has_stat: it could be looked at. */
+	bool has_stat;
+	uint64_t size; /* bytes */
+	int64_t mtime_ns;
+	/* What the source has written to since; NULL: the same file. */
+	char *overlay;
 };
 
 struct image_machine {

@@ -23,6 +23,7 @@ static char *dup_member(const json_t *object, const char *key)
 static void disk_deinit(struct disk *disk)
 {
 	free(disk->device);
+	free(disk->node_name);
 	free(disk->file);
 	free(disk->format);
 	free(disk->backing);
@@ -37,6 +38,7 @@ static int take_disk(const json_t *info, const json_t *inserted,
 
 	*disk = (struct disk){
 		.device = dup_member(info, name && *name ? "device" : "qdev"),
+		.node_name = dup_member(inserted, "node-name"),
 		.file = dup_member(inserted, "file"),
 		.format = dup_member(inserted, "drv"),
 		.backing = dup_member(inserted, "backing_file"),
@@ -44,7 +46,9 @@ static int take_disk(const json_t *info, const json_t *inserted,
 	};
 	if (!disk->device)
 		disk->device = strdup("");
-	if (disk->device && disk->file && disk->format)
+	if (!disk->node_name)
+		disk->node_name = strdup("");
+	if (disk->device && disk->node_name && disk->file && disk->format)
 		return 0;
 	disk_deinit(disk);
 	return -EPROTO;

@@ -12,7 +12,8 @@
 #include "sys/procfs.h"
 
 struct disk {
-	char *device;  /* "virtio0", or the node's name */
+	char *device;	 /* "virtio0", or its QOM path */
+	char *node_name; /* maybe generated: "#block123" */
 	char *file;    /* as QEMU names it: maybe relative to its cwd, a URL */
 	char *format;  /* "qcow2", "raw", … */
 	char *backing; /* the image's backing file; NULL: none */
