@@ -24,6 +24,7 @@ extern const struct verb cmd_dump;
 extern const struct verb cmd_inspect;
 extern const struct verb cmd_verify;
 extern const struct verb cmd_convert;
+extern const struct verb cmd_restore;
 
 /* Options that every verb has; `O_COMMON` goes into its getopt_long table. */
 struct common_options {

@@ -26,11 +26,13 @@ static int parse_format(const char *text, enum convert_format *format)
 {
 	if (!strcmp(text, "qemu")) {
 		*format = CONVERT_QEMU;
+	} else if (!strcmp(text, "devices")) {
+		*format = CONVERT_DEVICES;
 	} else if (!strcmp(text, "raw")) {
 		*format = CONVERT_RAW;
 	} else {
 		log_error(
-			"convert: --to %s: is no format; there are qemu and raw",
+			"convert: --to %s: is no format; there are qemu, devices and raw",
 			text);
 		return RESULT_USAGE;
 	}
@@ -92,8 +94,9 @@ const struct verb cmd_convert = {
 		"usage: snapuffd convert DIR --to FORMAT --out F [options]\n"
 		"\n"
 		"  --to qemu        a migration stream, for QEMU's -incoming 'exec:cat F'\n"
+		"  --to devices     the same without RAM, for what restore --print shows\n"
 		"  --to raw         a directory with one sparse file of plain memory a region\n"
-		"  --out F          what to write; must not exist; '-' streams (qemu)\n" COMMON_USAGE
+		"  --out F          what to write; must not exist; '-' streams (qemu, devices)\n" COMMON_USAGE
 		"\n"
 		"example: snapuffd convert /var/backups/vm1 --to qemu --out vm1.mig\n",
 	.run = run,

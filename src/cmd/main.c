@@ -11,7 +11,7 @@
 #include "config.h"
 
 static const struct verb *const verbs[] = {
-	&cmd_check, &cmd_dump, &cmd_inspect, &cmd_verify, &cmd_convert,
+	&cmd_check, &cmd_dump, &cmd_inspect, &cmd_verify, &cmd_convert, &cmd_restore,
 };
 
 static void print_help(void)

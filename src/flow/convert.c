@@ -166,8 +166,14 @@ static int list_blocks(const struct image *image, struct ram_blocks *blocks)
 
 #define _cleanup_blocks_ _cleanup_(ram_blocks_deinit)
 
+bool convert_is_ram(const struct image *image, size_t block)
+{
+	return image->machine.blocks[block].region >= 0 &&
+	       image->machine.blocks[block].used_length > EXPLICIT_ZEROS_MAX;
+}
+
 static int stream_image(const struct image *image, struct stream *stream,
-			const struct ram_blocks *blocks)
+			const struct ram_blocks *blocks, bool with_ram)
 {
 	static const struct page_handler handler = { stream_data, stream_zeros,
 						     NULL };
@@ -180,27 +186,25 @@ static int stream_image(const struct image *image, struct stream *stream,
 		struct stream_block block = {
 			.stream = stream,
 			.block = i,
-			.explicit_zeros = blocks->blocks[i].used_length <=
-					  EXPLICIT_ZEROS_MAX,
+			.explicit_zeros = !convert_is_ram(image, i),
 		};
 		struct page_handler to_block = handler;
 		int region = image->machine.blocks[i].region;
 
 		to_block.opaque = &block;
-		if (region >= 0)
+		if (region >= 0 && (with_ram || !convert_is_ram(image, i)))
 			r = walk_region(image, &image->regions[region], buf,
 					&to_block);
 	}
 	return r;
 }
 
-static int convert_qemu(const struct image *image, const char *out)
+int convert_stream(const struct image *image, bool with_ram,
+		   const struct stream_sink *sink)
 {
-	_cleanup_output_ struct output output = { .fd = -1 };
 	_cleanup_blocks_ struct ram_blocks blocks = {};
 	_cleanup_stream_ struct stream *stream = NULL;
 	_cleanup_free_ char *devices = NULL;
-	struct stream_sink sink = { output_write, &output };
 	size_t len;
 	int r;
 
@@ -208,14 +212,23 @@ static int convert_qemu(const struct image *image, const char *out)
 	if (!r)
 		r = list_blocks(image, &blocks);
 	if (!r)
-		r = output_open(&output, out);
-	if (!r)
-		r = stream_begin(&sink, image->machine.machine_class, &blocks,
+		r = stream_begin(sink, image->machine.machine_class, &blocks,
 				 &stream);
 	if (!r)
-		r = stream_image(image, stream, &blocks);
+		r = stream_image(image, stream, &blocks, with_ram);
+	return r ? r : stream_end(stream, devices, len);
+}
+
+static int convert_qemu(const struct image *image, bool with_ram,
+			const char *out)
+{
+	_cleanup_output_ struct output output = { .fd = -1 };
+	struct stream_sink sink = { output_write, &output };
+	int r;
+
+	r = output_open(&output, out);
 	if (!r)
-		r = stream_end(stream, devices, len);
+		r = convert_stream(image, with_ram, &sink);
 	return r ? r : output_finish(&output);
 }
 
@@ -318,13 +331,14 @@ int flow_convert(const struct image *image, enum convert_format format,
 
 	switch (format) {
 	case CONVERT_QEMU:
+	case CONVERT_DEVICES:
 		if (image->inventory.kind != IMAGE_KIND_QEMU) {
 			log_error(
 				"%s: is the image of a process, not of a QEMU; it has no migration stream",
 				image->path);
 			return RESULT_FAILED;
 		}
-		r = convert_qemu(image, out);
+		r = convert_qemu(image, format == CONVERT_QEMU, out);
 		break;
 	case CONVERT_RAW:
 		r = convert_raw(image, out);

@@ -8,9 +8,13 @@
 
 #include "image/reader.h"
 
+#include "qemu/stream.h"
+
 enum convert_format {
 	CONVERT_QEMU, /* a classic migration stream, for -incoming */
-	CONVERT_RAW,  /* a directory with one sparse file a region */
+	/* The same without the pages of the RAM, for a QEMU that maps them. */
+	CONVERT_DEVICES,
+	CONVERT_RAW, /* a directory with one sparse file a region */
 };
 
 /*
@@ -20,3 +24,11 @@ enum convert_format {
  */
 int flow_convert(const struct image *image, enum convert_format format,
 		 const char *out);
+
+/* Whether a RAM block is one that a restored QEMU maps: it is large. */
+bool convert_is_ram(const struct image *image, size_t block);
+
+/* Streams the image of a QEMU; without the pages of convert_is_ram() unless
+ * `with_ram`. 0; RESULT_FAILED, logged; or what the sink returned. */
+int convert_stream(const struct image *image, bool with_ram,
+		   const struct stream_sink *sink);

@@ -87,6 +87,64 @@ static int add_disks(struct image_machine *machine, struct qmp *qmp)
 	return 0;
 }
 
+/* MemoryDeviceInfo of qapi/machine.json. Other kinds than DIMMs forbid a dump,
+ * or hold nothing. */
+static int take_dimm(json_t *info, struct image_memory_device *dimm)
+{
+	json_t *data = json_object_get(info, "data");
+	const char *id = json_string_value(json_object_get(data, "id"));
+	const char *memdev = json_string_value(json_object_get(data, "memdev"));
+	json_t *slot = json_object_get(data, "slot");
+
+	if (!memdev)
+		return log_errno(
+			-EPROTO,
+			"qmp: query-memory-devices: unexpected answer");
+	/* "/objects/mem1": the id is all that the command line has. */
+	if (strrchr(memdev, '/'))
+		memdev = strrchr(memdev, '/') + 1;
+	*dimm = (struct image_memory_device){
+		.id = strdup(id ? id : ""),
+		.memdev = strdup(memdev),
+		.address = (uint64_t)json_integer_value(
+			json_object_get(data, "addr")),
+		.size = (uint64_t)json_integer_value(
+			json_object_get(data, "size")),
+		.slot = slot ? json_integer_value(slot) : -1,
+		.node = json_integer_value(json_object_get(data, "node")),
+	};
+	return dimm->id && dimm->memdev ? 0 : -ENOMEM;
+}
+
+static int add_memory_devices(struct image_machine *machine, struct qmp *qmp)
+{
+	_cleanup_json_ json_t *result = NULL;
+	json_t *info;
+	size_t i;
+	int r = qmp_call(qmp, "query-memory-devices", NULL, &result);
+
+	if (r)
+		return r;
+	machine->memory_devices = calloc(json_array_size(result) + 1,
+					 sizeof(*machine->memory_devices));
+	if (!machine->memory_devices)
+		return -ENOMEM;
+	json_array_foreach(result, i, info)
+	{
+		const char *type =
+			json_string_value(json_object_get(info, "type"));
+
+		if (!type || strcmp(type, "dimm"))
+			continue;
+		r = take_dimm(
+			info,
+			&machine->memory_devices[machine->n_memory_devices++]);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
 static int add_command_line(struct image_machine *machine,
 			    const struct target *target)
 {
@@ -129,5 +187,7 @@ int put_machine(struct image_writer *writer, const struct target *target,
 		r = add_blocks(&machine, ram);
 	if (!r)
 		r = add_disks(&machine, qmp);
+	if (!r)
+		r = add_memory_devices(&machine, qmp);
 	return r ? r : image_writer_put_machine(writer, &machine);
 }

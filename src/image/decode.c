@@ -262,6 +262,21 @@ static int decode_disk(const Snapuffd__Disk *message, struct image_disk *disk)
 	return r ? r : copy_string(message->format, &disk->format);
 }
 
+static int decode_memory_device(const Snapuffd__MemoryDevice *message,
+				struct image_memory_device *device)
+{
+	int r;
+
+	if (!*message->memdev || message->size > REGION_MAX_LENGTH)
+		return -EBADMSG;
+	device->address = message->address;
+	device->size = message->size;
+	device->slot = message->has_slot ? message->slot : -1;
+	device->node = message->node;
+	r = copy_string(message->id ? message->id : "", &device->id);
+	return r ? r : copy_string(message->memdev, &device->memdev);
+}
+
 int decode_machine(struct record *record, size_t n_regions,
 		   struct image_machine *machine)
 {
@@ -292,7 +307,10 @@ int decode_machine(struct record *record, size_t n_regions,
 	machine->blocks =
 		calloc(message->n_ram_blocks + 1, sizeof(*machine->blocks));
 	machine->disks = calloc(message->n_disks + 1, sizeof(*machine->disks));
-	if (!machine->argv || !machine->blocks || !machine->disks)
+	machine->memory_devices = calloc(message->n_memory_devices + 1,
+					 sizeof(*machine->memory_devices));
+	if (!machine->argv || !machine->blocks || !machine->disks ||
+	    !machine->memory_devices)
 		return -ENOMEM;
 
 	for (size_t i = 0; i < message->n_argv; i++) {
@@ -311,6 +329,13 @@ int decode_machine(struct record *record, size_t n_regions,
 	for (size_t i = 0; i < message->n_disks; i++) {
 		machine->n_disks++;
 		r = decode_disk(message->disks[i], &machine->disks[i]);
+		if (r)
+			return r;
+	}
+	for (size_t i = 0; i < message->n_memory_devices; i++) {
+		machine->n_memory_devices++;
+		r = decode_memory_device(message->memory_devices[i],
+					 &machine->memory_devices[i]);
 		if (r)
 			return r;
 	}

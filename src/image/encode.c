@@ -123,6 +123,7 @@ int encode_region(struct record *regions, struct record *pagemap,
 int encode_machine(struct record *record, const struct image_machine *machine)
 {
 	size_t n_blocks = machine->n_blocks, n_disks = machine->n_disks;
+	size_t n_dimms = machine->n_memory_devices;
 	_cleanup_free_ Snapuffd__RamBlock *blocks =
 		calloc(n_blocks + 1, sizeof(*blocks));
 	_cleanup_free_ Snapuffd__RamBlock **block_refs =
@@ -131,12 +132,17 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 		calloc(n_disks + 1, sizeof(*disks));
 	_cleanup_free_ Snapuffd__Disk **disk_refs =
 		calloc(n_disks + 1, sizeof(*disk_refs));
+	_cleanup_free_ Snapuffd__MemoryDevice *dimms =
+		calloc(n_dimms + 1, sizeof(*dimms));
+	_cleanup_free_ Snapuffd__MemoryDevice **dimm_refs =
+		calloc(n_dimms + 1, sizeof(*dimm_refs));
 	_cleanup_free_ ProtobufCBinaryData *argv =
 		calloc(machine->n_args + 1, sizeof(*argv));
 	Snapuffd__Machine message = SNAPUFFD__MACHINE__INIT;
 	int r;
 
-	if (!blocks || !block_refs || !disks || !disk_refs || !argv)
+	if (!blocks || !block_refs || !disks || !disk_refs || !dimms ||
+	    !dimm_refs || !argv)
 		return -ENOMEM;
 
 	for (size_t i = 0; i < n_blocks; i++) {
@@ -172,6 +178,19 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 			SET(disks[i], overlay, bytes_of(disk->overlay));
 		disk_refs[i] = &disks[i];
 	}
+	for (size_t i = 0; i < n_dimms; i++) {
+		const struct image_memory_device *dimm =
+			&machine->memory_devices[i];
+
+		snapuffd__memory_device__init(&dimms[i]);
+		dimms[i].id = dimm->id;
+		dimms[i].memdev = dimm->memdev;
+		dimms[i].address = dimm->address;
+		dimms[i].size = dimm->size;
+		SET(dimms[i], slot, dimm->slot);
+		SET(dimms[i], node, dimm->node);
+		dimm_refs[i] = &dimms[i];
+	}
 	for (size_t i = 0; i < machine->n_args; i++)
 		argv[i] = bytes_of(machine->argv[i]);
 
@@ -184,6 +203,8 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 	message.ram_blocks = block_refs;
 	message.n_disks = n_disks;
 	message.disks = disk_refs;
+	message.n_memory_devices = n_dimms;
+	message.memory_devices = dimm_refs;
 	if (machine->cwd)
 		SET(message, cwd, bytes_of(machine->cwd));
 

@@ -31,6 +31,11 @@ void image_machine_deinit(struct image_machine *machine)
 		free(machine->disks[i].overlay);
 	}
 	free(machine->disks);
+	for (size_t i = 0; i < machine->n_memory_devices; i++) {
+		free(machine->memory_devices[i].id);
+		free(machine->memory_devices[i].memdev);
+	}
+	free(machine->memory_devices);
 	*machine = (struct image_machine){};
 }
 

@@ -69,6 +69,14 @@ struct image_disk {
 	char *overlay;
 };
 
+/* A DIMM. */
+struct image_memory_device {
+	char *id;     /* "" when it has none */
+	char *memdev; /* id of its memory-backend object */
+	uint64_t address, size;
+	int64_t slot, node;
+};
+
 struct image_machine {
 	char *qemu_version;
 	char *machine_class; /* without "-machine" */
@@ -80,6 +88,8 @@ struct image_machine {
 	size_t n_blocks;
 	struct image_disk *disks;
 	size_t n_disks;
+	struct image_memory_device *memory_devices;
+	size_t n_memory_devices;
 };
 
 struct image_stats {

@@ -5,6 +5,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,10 @@ def tmpfs(options):
             subprocess.run(["umount", "-l", path], check=True)
     finally:
         path.rmdir()
+
+
+def wait_for(probe, timeout=30):
+    deadline = time.monotonic() + timeout
+    while not probe():
+        assert time.monotonic() < deadline, f"nothing after {timeout} s"
+        time.sleep(0.002)

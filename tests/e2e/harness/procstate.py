@@ -109,6 +109,15 @@ def is_registered(pid):
     return re.search(r"^VmFlags:.* u[mwi]\b", text, re.M) is not None
 
 
+def rollup(pid):
+    """KiB of the process's memory, by smaps' names: Rss, Pss, …"""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return {
+        name: int(kib)
+        for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)
+    }
+
+
 def huge_kib(pid):
     """Memory of the process in transparent huge pages."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
