@@ -64,6 +64,12 @@ def _huge_kept(run):
     return 100 * run["huge_after_kib"] / run["huge_before_kib"]
 
 
+def _longest_service(run):
+    """From reading the event to the release, as the program says itself."""
+    longest = run.get("report", {}).get("faults", {}).get("max_us")
+    return None if longest is None else longest / 1e3
+
+
 ROWS = (
     Row("captured", "last page captured after", _scaled("captured_s", 1), "s",
         "<=", 1 / 8),
@@ -83,6 +89,8 @@ ROWS = (
         compare=False),
     Row("worst", "worst single write", _scaled("worst_us", 1e-3), "ms",
         "<=", 1 / 2),
+    Row("service", "… longest service of a fault", _longest_service, "ms",
+        compare=False),
     Row("worst_calm", "… undisturbed, in 3 s",
         _scaled("worst_before_us", 1e-3), "ms", compare=False),
     Row("huge", "huge pages kept", _huge_kept, "%", ">=", 90, True),
