@@ -67,11 +67,12 @@ static int output_finish(struct output *output)
 	return 0;
 }
 
-static int output_write(void *opaque, const void *buf, size_t len)
+static int output_write(void *opaque, uint64_t at, const void *buf, size_t len)
 {
 	struct output *output = opaque;
 	int r = io_write_full(output->fd, buf, len);
 
+	(void)at; /* in order, so a pipe will do */
 	return r ? log_errno(r, "%s: writing: %m", output->path) : 0;
 }
 
@@ -200,7 +201,7 @@ static int stream_image(const struct image *image, struct stream *stream,
 }
 
 int convert_stream(const struct image *image, bool with_ram,
-		   const struct stream_sink *sink)
+		   const struct savevm_sink *sink)
 {
 	_cleanup_blocks_ struct ram_blocks blocks = {};
 	_cleanup_stream_ struct stream *stream = NULL;
@@ -223,7 +224,7 @@ static int convert_qemu(const struct image *image, bool with_ram,
 			const char *out)
 {
 	_cleanup_output_ struct output output = { .fd = -1 };
-	struct stream_sink sink = { output_write, &output };
+	struct savevm_sink sink = { output_write, &output };
 	int r;
 
 	r = output_open(&output, out);

@@ -8,7 +8,7 @@
 
 #include "image/reader.h"
 
-#include "qemu/stream.h"
+#include "qemu/savevm.h"
 
 enum convert_format {
 	CONVERT_QEMU, /* a classic migration stream, for -incoming */
@@ -31,4 +31,4 @@ bool convert_is_ram(const struct image *image, size_t block);
 /* Streams the image of a QEMU; without the pages of convert_is_ram() unless
  * `with_ram`. 0; RESULT_FAILED, logged; or what the sink returned. */
 int convert_stream(const struct image *image, bool with_ram,
-		   const struct stream_sink *sink);
+		   const struct savevm_sink *sink);

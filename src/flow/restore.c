@@ -224,10 +224,11 @@ struct feeder {
 	pthread_t thread;
 };
 
-static int write_pipe(void *opaque, const void *buf, size_t len)
+static int write_pipe(void *opaque, uint64_t at, const void *buf, size_t len)
 {
 	struct feeder *feeder = opaque;
 
+	(void)at;
 	/* EPIPE: QEMU ended, and has said why. */
 	return io_write_full(feeder->fd, buf, len);
 }
@@ -235,7 +236,7 @@ static int write_pipe(void *opaque, const void *buf, size_t len)
 static void *feed(void *data)
 {
 	struct feeder *feeder = data;
-	struct stream_sink sink = { write_pipe, feeder };
+	struct savevm_sink sink = { write_pipe, feeder };
 
 	feeder->result = convert_stream(feeder->image, feeder->with_ram, &sink);
 	close_fd(&feeder->fd);

@@ -3,9 +3,9 @@
 
 /*
  * Writes QEMU's classic migration stream, which every QEMU loads with
- * `-incoming`: header, configuration, one "ram" section with all pages, the
- * devices. Format: migration/savevm.c, migration/ram.c, docs/devel/migration
- * in QEMU's tree.
+ * `-incoming`: within the frame of qemu/savevm.h one "ram" section with all
+ * pages, each in a record. Format: migration/ram.c, docs/devel/migration in
+ * QEMU's tree.
  *
  *   begin -> pages, zero_pages, in any order and of any block -> end
  *
@@ -18,22 +18,17 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
-#include "qemu/ramblock.h"
-
-/* Where the bytes go, in order: 0, or -errno after it has logged. */
-struct stream_sink {
-	int (*write)(void *opaque, const void *buf, size_t len);
-	void *opaque;
-};
+#include "qemu/savevm.h"
 
 struct stream;
 
 /*
- * Starts a stream: everything up to the first page. `machine` is the machine
- * class ("pc-i440fx-7.2"). All blocks that are migratable are listed, with
- * their `used_length`; `blocks` must live as long as the stream.
+ * Starts a stream: everything up to the first page. `sink` is given the bytes
+ * in order, so it may be a pipe. `machine` is the machine class
+ * ("pc-i440fx-7.2"). All blocks that are migratable are listed, with their
+ * `used_length`; `blocks` must live as long as the stream.
  */
-int stream_begin(const struct stream_sink *sink, const char *machine,
+int stream_begin(const struct savevm_sink *sink, const char *machine,
 		 const struct ram_blocks *blocks, struct stream **out);
 
 /*

@@ -43,10 +43,11 @@ struct memory_sink {
 	size_t fail_at; /* bytes; 0: never */
 };
 
-static int sink_write(void *opaque, const void *buf, size_t len)
+static int sink_write(void *opaque, uint64_t at, const void *buf, size_t len)
 {
 	struct memory_sink *sink = opaque;
 
+	assert_int_equal(at, sink->len);
 	if (sink->fail_at && sink->len + len > sink->fail_at)
 		return -ENOSPC;
 	sink->data = realloc(sink->data, sink->len + len);
@@ -194,7 +195,7 @@ static void free_all(struct reader *reader, struct memory_sink *sink)
 
 static struct stream *begin(struct memory_sink *sink)
 {
-	struct stream_sink ops = { sink_write, sink };
+	struct savevm_sink ops = { sink_write, sink };
 	struct stream *stream = NULL;
 
 	assert_int_equal(stream_begin(&ops, "pc-i440fx-7.2", &blocks, &stream),
@@ -281,7 +282,7 @@ static void test_out_of_range(void **state)
 static void test_bad_input(void **state)
 {
 	struct memory_sink sink = { 0 };
-	struct stream_sink ops = { sink_write, &sink };
+	struct savevm_sink ops = { sink_write, &sink };
 	struct ram_block odd = { .name = "x", .used_length = 100 };
 	struct ram_blocks one = { &odd, 1 };
 	struct stream *stream = NULL;
