@@ -25,10 +25,7 @@ enum convert_format {
 int flow_convert(const struct image *image, enum convert_format format,
 		 const char *out);
 
-/* Whether a RAM block is one that a restored QEMU maps: it is large. */
-bool convert_is_ram(const struct image *image, size_t block);
-
-/* Streams the image of a QEMU; without the pages of convert_is_ram() unless
+/* Streams the image of a QEMU; without the pages of imagewalk_is_ram() unless
  * `with_ram`. 0; RESULT_FAILED, logged; or what the sink returned. */
 int convert_stream(const struct image *image, bool with_ram,
 		   const struct savevm_sink *sink);

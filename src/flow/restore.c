@@ -15,6 +15,7 @@
 #include "flow/clone_dir.h"
 #include "flow/clone_disks.h"
 #include "flow/convert.h"
+#include "flow/imagewalk.h"
 #include "image/reader.h"
 #include "qemu/binary.h"
 #include "qemu/clone.h"
@@ -141,7 +142,7 @@ static int map_ram(const struct image *image, const char *dir,
 		const struct image_ram_block *block = &machine->blocks[i];
 		_cleanup_free_ char *path = NULL;
 
-		if (!convert_is_ram(image, i))
+		if (!imagewalk_is_ram(block))
 			continue;
 		if (asprintf(&path, "%s/%s", dir,
 			     image->regions[block->region].pages_file) < 0)

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/convert_formats.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "base/util.h"
+#include "flow/imagewalk.h"
+#include "flow/output.h"
+#include "snapuffd/image-format.h"
+
+static int raw_data(void *opaque, const struct imagewalk_pages *pages)
+{
+	return output_write_at(opaque, pages->first * PAGE_SIZE, pages->data,
+			       pages->n * PAGE_SIZE);
+}
+
+/* "pc.ram.pages" -> "pc.ram.raw" */
+static char *raw_path(const char *dir, const struct image_region *region)
+{
+	size_t len = strlen(region->pages_file);
+	size_t suffix = strlen(IMAGE_PAGES_SUFFIX);
+	char *path;
+
+	if (len > suffix &&
+	    !strcmp(region->pages_file + len - suffix, IMAGE_PAGES_SUFFIX))
+		len -= suffix;
+	if (asprintf(&path, "%s/%.*s.raw", dir, (int)len, region->pages_file) <
+	    0)
+		return NULL;
+	return path;
+}
+
+static int convert_region(const struct image *image,
+			  const struct image_region *region, const char *dir)
+{
+	_cleanup_free_ char *path = raw_path(dir, region);
+	_cleanup_output_ struct output output = OUTPUT_INIT;
+	struct imagewalk walk = { raw_data, NULL, &output };
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = output_open(&output, path);
+	if (r)
+		return r;
+	/* Zeros are holes, also the last ones. */
+	if (ftruncate(output.fd, (off_t)region->length))
+		return log_errno(-errno, "%s: cannot size it: %m", path);
+	r = imagewalk_region(image, region, &walk);
+	return r ? r : output_finish(&output);
+}
+
+/* The files that were written before one failed, and the directory. */
+static void remove_raw(const struct image *image, const char *dir)
+{
+	for (size_t i = 0; i < image->n_regions; i++) {
+		_cleanup_free_ char *path = raw_path(dir, &image->regions[i]);
+
+		if (path)
+			unlink(path);
+	}
+	rmdir(dir);
+}
+
+int convert_raw(const struct image *image, const char *dir)
+{
+	int r = 0;
+
+	if (!strcmp(dir, "-")) {
+		log_error(
+			"convert: raw makes a file for each region and cannot go to stdout; give a directory");
+		return RESULT_USAGE;
+	}
+	if (mkdir(dir, 0700)) {
+		if (errno == EEXIST)
+			return log_errno(
+				-EEXIST,
+				"%s: exists already; remove it or choose another directory",
+				dir);
+		return log_errno(-errno, "%s: cannot create it: %m", dir);
+	}
+	for (size_t i = 0; !r && i < image->n_regions; i++)
+		r = convert_region(image, &image->regions[i], dir);
+	if (r)
+		remove_raw(image, dir);
+	return r;
+}

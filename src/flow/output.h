@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * A file that is made from an image. It is new, private, and removed again
+ * unless it was finished. Errors are logged with its path.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct output {
+	const char *path; /* not owned */
+	int fd;
+	bool remove;
+};
+
+#define OUTPUT_INIT ((struct output){ .fd = -1 })
+
+/* `path` must not exist; "-" is stdout. 0 or -errno. */
+int output_open(struct output *output, const char *path);
+
+/* Once all is written: 0, and it stays, or -errno. */
+int output_finish(struct output *output);
+void output_discard(struct output *output);
+
+#define _cleanup_output_ _cleanup_(output_discard)
+
+/* Both are a savevm_sink's `write`, with a struct output; 0 or -errno. The
+ * first goes on where the last call ended and looks not at `at`. */
+int output_append(void *output, uint64_t at, const void *buf, size_t len);
+int output_write_at(void *output, uint64_t at, const void *buf, size_t len);
