@@ -28,11 +28,13 @@ static int parse_format(const char *text, enum convert_format *format)
 		*format = CONVERT_QEMU;
 	} else if (!strcmp(text, "devices")) {
 		*format = CONVERT_DEVICES;
+	} else if (!strcmp(text, "mapped-ram")) {
+		*format = CONVERT_MAPPED_RAM;
 	} else if (!strcmp(text, "raw")) {
 		*format = CONVERT_RAW;
 	} else {
 		log_error(
-			"convert: --to %s: is no format; there are qemu, devices and raw",
+			"convert: --to %s: is no format; there are qemu, devices, mapped-ram and raw",
 			text);
 		return RESULT_USAGE;
 	}
@@ -95,6 +97,7 @@ const struct verb cmd_convert = {
 		"\n"
 		"  --to qemu        a migration stream, for QEMU's -incoming 'exec:cat F'\n"
 		"  --to devices     the same without RAM, for what restore --print shows\n"
+		"  --to mapped-ram  a seekable file, for migrate-incoming file:F of QEMU >= 9.0\n"
 		"  --to raw         a directory with one sparse file of plain memory a region\n"
 		"  --out F          what to write; must not exist; '-' streams (qemu, devices)\n" COMMON_USAGE
 		"\n"

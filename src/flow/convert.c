@@ -29,6 +29,11 @@ int flow_convert(const struct image *image, enum convert_format format,
 		if (!r)
 			r = convert_qemu(image, format == CONVERT_QEMU, out);
 		break;
+	case CONVERT_MAPPED_RAM:
+		r = require_qemu(image);
+		if (!r)
+			r = convert_mapped(image, out);
+		break;
 	case CONVERT_RAW:
 		r = convert_raw(image, out);
 		break;

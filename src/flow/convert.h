@@ -7,14 +7,13 @@
  */
 
 #include "image/reader.h"
-
 #include "qemu/savevm.h"
 
 enum convert_format {
-	CONVERT_QEMU, /* a classic migration stream, for -incoming */
-	/* The same without the pages of the RAM, for a QEMU that maps them. */
-	CONVERT_DEVICES,
-	CONVERT_RAW, /* a directory with one sparse file a region */
+	CONVERT_QEMU,	    /* a classic migration stream, for -incoming */
+	CONVERT_DEVICES,    /* the same without RAM, for who maps it */
+	CONVERT_MAPPED_RAM, /* a seekable file, for QEMU 9.0 and later */
+	CONVERT_RAW,	    /* a directory with one sparse file a region */
 };
 
 /*

@@ -480,7 +480,7 @@ def moved_away(path):
 
 
 def fails_to_convert(image, tmp_path):
-    for form in ("qemu", "raw"):
+    for form in ("qemu", "mapped-ram", "raw"):
         target = tmp_path / "converted"
         cli.run(
             "convert", image, "--to", form, "--out", target
