@@ -420,6 +420,16 @@ class Guest:
         with self.qmp() as qmp:
             qmp.command("cont")
 
+    def load(self, uri, capabilities, **parameters):
+        """What a guest that was restored from "defer" is to read."""
+        with self.qmp() as qmp:
+            qmp.command("migrate-set-capabilities", capabilities=[
+                {"capability": name, "state": True} for name in capabilities
+            ])  # fmt: skip
+            if parameters:
+                qmp.command("migrate-set-parameters", **parameters)
+            qmp.command("migrate-incoming", uri=uri)
+
     def wait_status(self, status, timeout=30):
         self.wait(f"state {status}", lambda: self.status() == status, timeout)
 
