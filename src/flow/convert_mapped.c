@@ -26,9 +26,7 @@ static int mapped_data(void *opaque, const struct imagewalk_pages *pages)
 	int r = mapped_ram_pages(to->ram, pages->block,
 				 pages->first * PAGE_SIZE, pages->n, &at);
 
-	return r ? r
-		 : output_write_at(to->output, at, pages->data,
-				   pages->n * PAGE_SIZE);
+	return r ? r : output_put_pages(to->output, at, pages);
 }
 
 /* Present, but a hole. */

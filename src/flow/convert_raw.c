@@ -15,8 +15,7 @@
 
 static int raw_data(void *opaque, const struct imagewalk_pages *pages)
 {
-	return output_write_at(opaque, pages->first * PAGE_SIZE, pages->data,
-			       pages->n * PAGE_SIZE);
+	return output_put_pages(opaque, pages->first * PAGE_SIZE, pages);
 }
 
 /* "pc.ram.pages" -> "pc.ram.raw" */

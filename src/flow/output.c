@@ -8,6 +8,14 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/util.h"
+#include "sys/reflink.h"
+
+/*
+ * A longer write into the page cache makes Linux look for larger folios: in
+ * calls of 8 MiB it took up to three times the processor's time (ext4 on 6.18).
+ */
+#define WRITE_MAX (256 * KIB)
 
 int output_open(struct output *output, const char *path)
 {
@@ -63,4 +71,35 @@ int output_write_at(void *opaque, uint64_t at, const void *buf, size_t len)
 	struct output *output = opaque;
 
 	return logged(output, io_pwrite_full(output->fd, buf, len, at));
+}
+
+static int write_pages(struct output *output, uint64_t at,
+		       const struct imagewalk_pages *pages)
+{
+	const uint8_t *data = pages->data;
+	uint64_t len = pages->n * PAGE_SIZE;
+	int r = 0;
+
+	for (uint64_t done = 0; !r && done < len; done += WRITE_MAX)
+		r = output_write_at(output, at + done, data + done,
+				    min_u64(len - done, WRITE_MAX));
+	return r;
+}
+
+/*
+ * The pages have been read and checked. To share the blocks that they were read
+ * from costs neither I/O nor space. Without that, the checked copy is at hand,
+ * and written as fast as copy_file_range() would read the unchecked one again.
+ */
+int output_put_pages(struct output *output, uint64_t at,
+		     const struct imagewalk_pages *pages)
+{
+	if (!output->no_sharing &&
+	    !reflink_range(pages->fd, pages->first * PAGE_SIZE, output->fd, at,
+			   pages->n * PAGE_SIZE))
+		return 0;
+	/* Two file systems, one that cannot, or blocks larger than a page. What
+	 * else is wrong shows when writing. */
+	output->no_sharing = true;
+	return write_pages(output, at, pages);
 }

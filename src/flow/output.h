@@ -11,11 +11,13 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "flow/imagewalk.h"
 
 struct output {
 	const char *path; /* not owned */
 	int fd;
 	bool remove;
+	bool no_sharing; /* with the image: it was tried */
 };
 
 #define OUTPUT_INIT ((struct output){ .fd = -1 })
@@ -33,3 +35,10 @@ void output_discard(struct output *output);
  * first goes on where the last call ended and looks not at `at`. */
 int output_append(void *output, uint64_t at, const void *buf, size_t len);
 int output_write_at(void *output, uint64_t at, const void *buf, size_t len);
+
+/*
+ * Pages of an image (not zeros), at byte `at`, a multiple of PAGE_SIZE: shared
+ * with the image where the file system can, else written. 0 or -errno.
+ */
+int output_put_pages(struct output *output, uint64_t at,
+		     const struct imagewalk_pages *pages);

@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import struct
+import subprocess
 from dataclasses import dataclass
 
 import pytest
@@ -255,6 +256,34 @@ def test_damaged_image(image, tmp_path):
         os.pwrite(file.fileno(), byte, at)
     convert(image, target).expect(cli.DONE)
     target.unlink()
+
+
+@pytest.mark.parametrize("form", ["mapped-ram", "raw"])
+def test_blocks_are_shared(image, tmp_path, form):
+    """Where the file system can, a conversion takes no space, and reads as
+    one that was copied."""
+    copied = tmp_path / "copied"
+    cli.run("convert", image, "--to", form, "--out", copied).expect(cli.DONE)
+    with host.btrfs(512) as place:
+        subprocess.run(["cp", "-a", "--sparse=always", image, place],
+                       check=True)  # fmt: skip
+
+        def used():
+            os.sync()
+            space = os.statvfs(place)
+            return (space.f_blocks - space.f_bfree) * space.f_frsize
+
+        before = used()
+        shared = place / "shared"
+        cli.run("convert", place / image.name, "--to", form,
+                "--out", shared).expect(cli.DONE)  # fmt: skip
+        assert used() - before < 4 * MIB
+        assert allocated(*image.glob("*.pages")) > 16 * MIB
+        subprocess.run(["diff", "-rq", copied, shared], check=True)
+    if form == "raw":
+        shutil.rmtree(copied)
+    else:
+        copied.unlink()
 
 
 def test_full_disk(image):

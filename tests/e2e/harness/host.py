@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -36,23 +37,43 @@ def huge_pages(mib):
 
 
 @contextlib.contextmanager
-def tmpfs(options):
-    """The path of a tmpfs mounted for the time of the test."""
-    require_root()
-    path = Path(tempfile.mkdtemp(prefix="snapuffd-tmpfs-"))
+def _mounted(what, *arguments):
+    path = Path(tempfile.mkdtemp(prefix=f"snapuffd-{what}-"))
     try:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "none", path],
+            ["mount", "-t", what, *arguments, path],
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
-            pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+            pytest.skip(f"no {what} can be mounted: {done.stderr.strip()}")
         try:
             yield path
         finally:
             subprocess.run(["umount", "-l", path], check=True)
     finally:
         path.rmdir()
+
+
+@contextlib.contextmanager
+def tmpfs(options):
+    """The path of a tmpfs mounted for the time of the test."""
+    require_root()
+    with _mounted("tmpfs", "-o", options, "none") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def btrfs(mib):
+    """The same of a file system whose files can share blocks."""
+    require_root()
+    if not shutil.which("mkfs.btrfs"):
+        pytest.skip("mkfs.btrfs is not installed")
+    with tempfile.NamedTemporaryFile(prefix="snapuffd-btrfs-") as disk:
+        disk.truncate(mib << 20)
+        subprocess.run(["mkfs.btrfs", "-q", disk.name], check=True,
+                       capture_output=True)  # fmt: skip
+        with _mounted("btrfs", "-o", "loop", disk.name) as path:
+            yield path
 
 
 def wait_for(probe, timeout=30):
