@@ -19,7 +19,7 @@ def _first(pattern, path):
     return match[1].strip() if match else "unknown"
 
 
-def _output(*argv):
+def output(*argv):
     try:
         done = subprocess.run(argv, capture_output=True, text=True)
     except OSError:
@@ -34,10 +34,10 @@ def machine(where):
         "memory_mib": int(_first(r"^MemTotal:\s+(\d+)", "/proc/meminfo"))
         // 1024,
         "kernel": os.uname().release,
-        "qemu": _output("qemu-system-x86_64", "--version").split("\n")[0],
+        "qemu": output("qemu-system-x86_64", "--version").split("\n")[0],
         "thp": Path("/sys/kernel/mm/transparent_hugepage/enabled")
         .read_text().strip(),
-        "file_system": _output("findmnt", "-no", "FSTYPE", "-T", str(where)),
+        "file_system": output("findmnt", "-no", "FSTYPE", "-T", str(where)),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip
 

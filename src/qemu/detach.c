@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/util.h"
@@ -141,6 +142,14 @@ static void move_server(struct optlist *list, const char *run_dir)
 	optlist_set(list, "wait", "off");
 }
 
+/* A log: one that was handed in (-add-fd) has no name but its id. */
+static void move_file(struct optlist *list, const char *run_dir)
+{
+	if (!strncmp(optlist_get(list, "path"), "/dev/fdset/", 11))
+		optlist_set(list, "path", optlist_get(list, "id") ?: "chardev");
+	redirect(list, "path", run_dir);
+}
+
 static char *detach_chardev(const char *value, const char *run_dir, int *r)
 {
 	static const char *const keep[] = { "null",  "pty",	"vc",
@@ -158,7 +167,7 @@ static char *detach_chardev(const char *value, const char *run_dir, int *r)
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 		kept |= !strcmp(backend, keep[i]);
 	if (!strcmp(backend, "file") && optlist_has(&list, "path"))
-		redirect(&list, "path", run_dir);
+		move_file(&list, run_dir);
 	else if (!strcmp(backend, "socket") &&
 		 optlist_is_on(&list, "server", false) &&
 		 (optlist_has(&list, "path") || optlist_has(&list, "fd")))
@@ -230,6 +239,27 @@ static char *detach_audio(const char *value, const char *run_dir, int *r)
 	return print(&none, r);
 }
 
+/* A key in a file that went with the VM, as libvirt's do: what it protects
+ * cannot be had any more, but the object may be asked for. */
+static char *detach_object(const char *value, const char *run_dir, int *r)
+{
+	_cleanup_optlist_ struct optlist list = {};
+	const char *file;
+
+	(void)run_dir;
+	*r = optlist_init(&list, value, "qom-type");
+	if (*r)
+		return NULL;
+	file = optlist_get(&list, "file");
+	if (strcmp(optlist_first(&list) ?: "", "secret") || !file ||
+	    !access(file, R_OK))
+		return strdup(value);
+	optlist_remove(&list, "file");
+	optlist_remove(&list, "format");
+	optlist_set(&list, "data", "00000000000000000000000000000000");
+	return print(&list, r);
+}
+
 static const struct rule {
 	const char *name;
 	rewrite_fn rewrite; /* NULL: the option goes */
@@ -241,6 +271,7 @@ static const struct rule {
 	{ "gdb", NULL },
 	{ "s", NULL },
 	{ "writeconfig", NULL },
+	{ "add-fd", NULL },
 	{ "display", NULL },
 	{ "curses", NULL },
 	{ "sdl", NULL },
@@ -256,6 +287,7 @@ static const struct rule {
 	{ "parallel", detach_short_chardev },
 	{ "debugcon", detach_short_chardev },
 	{ "chardev", detach_chardev },
+	{ "object", detach_object },
 	{ "netdev", detach_netdev },
 	{ "nic", detach_netdev },
 	{ "net", detach_netdev },

@@ -12,7 +12,8 @@
  *   network  user: without its forwarded host ports;
  *            tap, bridge: a tap device of its own that is attached to nothing;
  *            else: user, restricted
- *   -incoming, -S, -loadvm, -daemonize, -gdb       gone
+ *   secrets whose file is gone                     a placeholder
+ *   -incoming, -S, -add-fd, -loadvm, -daemonize, -gdb       gone
  */
 
 #include "qemu/cmdline.h"

@@ -129,6 +129,19 @@ static void test_detach_the_rest(void **state)
 		 "user,id=s,restrict=on", "-nic", "none", "-nographic"));
 }
 
+static void test_detach_what_libvirt_hands_in(void **state)
+{
+	(void)state;
+	detach(L("-add-fd", "set=0,fd=30,opaque=x", "-chardev",
+		 "file,id=s0,path=/dev/fdset/0,append=on", "-object",
+		 "{\"qom-type\":\"secret\",\"id\":\"k\",\"format\":\"raw\","
+		 "\"file\":\"/nonexistent/k\"}",
+		 "-object", "secret,id=l,file=/dev/null", "-nographic"),
+	       L("-chardev", "file,id=s0,path=/run/c/s0,append=on", "-object",
+		 "secret,id=k,data=00000000000000000000000000000000", "-object",
+		 "secret,id=l,file=/dev/null", "-nographic"));
+}
+
 static void test_detach_bad(void **state)
 {
 	struct cmdline line;
@@ -289,6 +302,7 @@ int main(void)
 		cmocka_unit_test(test_cmdline),
 		cmocka_unit_test(test_detach_sockets),
 		cmocka_unit_test(test_detach_the_rest),
+		cmocka_unit_test(test_detach_what_libvirt_hands_in),
 		cmocka_unit_test(test_detach_bad),
 		cmocka_unit_test(test_machine),
 		cmocka_unit_test(test_memory),
