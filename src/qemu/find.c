@@ -10,10 +10,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <linux/openat2.h>
 
 #include "base/log.h"
 #include "base/result.h"
@@ -80,32 +78,17 @@ static void show_name(const struct unix_socket *socket, char *buf, size_t size)
 		snprintf(buf, size, "%s", socket->name);
 }
 
-/*
- * The socket's file as the target names it: in its mount namespace, under its
- * root, from its working directory. A descriptor, or -errno.
- */
+/* The socket's file as the target names it. A descriptor, or -errno. */
 static int open_in_target(const struct finder *finder, const char *path)
 {
-	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC,
-		.resolve = RESOLVE_IN_ROOT,
-	};
-	_cleanup_close_ int dir = -1;
-	int fd;
+	int fd = procfs_open_path(finder->proc_fd, path, O_PATH);
 
-	dir = openat(finder->proc_fd, *path == '/' ? "root" : "cwd",
-		     O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return -errno;
-	/* Absolute symbolic links are the target's as well. */
-	if (*path == '/')
-		fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
-	else
-		fd = openat(dir, path, O_PATH | O_CLOEXEC);
 	/* QEMU may have changed its root since it made the socket. */
-	if (fd < 0 && errno == ENOENT && *path == '/')
+	if (fd == -ENOENT && *path == '/') {
 		fd = open(path, O_PATH | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+		return fd < 0 ? -errno : fd;
+	}
+	return fd;
 }
 
 /* Fills in an address that is the same socket but fits: sun_path has 108

@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+#include <linux/openat2.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -261,6 +263,27 @@ int procfs_read_link(int proc_fd, const char *name, char **target)
 	buf[n] = '\0';
 	*target = strdup(buf);
 	return *target ? 0 : -ENOMEM;
+}
+
+int procfs_open_path(int proc_fd, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.resolve = RESOLVE_IN_ROOT,
+	};
+	_cleanup_close_ int dir = -1;
+	int fd;
+
+	dir = openat(proc_fd, *path == '/' ? "root" : "cwd",
+		     O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return -errno;
+	/* Absolute symbolic links are the target's as well. */
+	if (*path == '/')
+		fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
+	else
+		fd = openat(dir, path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 int procfs_read_meminfo(const char *field, uint64_t *bytes)

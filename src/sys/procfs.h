@@ -63,5 +63,12 @@ int procfs_read_argv(int proc_fd, char ***argv, size_t *n_args);
 /* What a symlink below /proc/PID (exe, fd/3, …) shows; to be freed. */
 int procfs_read_link(int proc_fd, const char *name, char **target);
 
+/*
+ * Opens a path as the process sees it: in its mount namespace, under its root,
+ * from its working directory. A close-on-exec descriptor, or -errno. The path
+ * is the target's: open with O_PATH what may be anything, a device included.
+ */
+int procfs_open_path(int proc_fd, const char *path, int flags);
+
 /* One field of /proc/meminfo ("MemAvailable"), in bytes. */
 int procfs_read_meminfo(const char *field, uint64_t *bytes);
