@@ -72,6 +72,35 @@ static json_t *regions_to_json(const struct image *image)
 	return list;
 }
 
+/* A path need not be UTF-8, JSON must. */
+static json_t *path_to_json(const char *path)
+{
+	return path ? json_string(path) ?: json_string("?") : json_null();
+}
+
+/* "size" is null for what could not be looked at, and block devices; "overlay"
+ * where the source still writes to the file itself. */
+static json_t *disks_to_json(const struct image_machine *machine)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < machine->n_disks; i++) {
+		const struct image_disk *disk = &machine->disks[i];
+
+		json_array_append_new(
+			list,
+			json_pack("{s:o, s:s?, s:s?, s:b, s:o, s:o}", "file",
+				  path_to_json(disk->file), "format",
+				  disk->format, "device", disk->device,
+				  "read_only", disk->read_only, "size",
+				  disk->has_stat
+					  ? json_integer((json_int_t)disk->size)
+					  : json_null(),
+				  "overlay", path_to_json(disk->overlay)));
+	}
+	return list;
+}
+
 static json_t *histogram_to_json(const struct histogram *h)
 {
 	json_t *list = json_array();
@@ -119,8 +148,28 @@ static int print_as_json(const struct image *image)
 				    json_string(machine->machine_class));
 		json_object_set_new(object, "was_running",
 				    json_boolean(machine->running));
+		json_object_set_new(object, "disks", disks_to_json(machine));
 	}
 	return print_json(object);
+}
+
+static void print_disks(const struct image_machine *machine)
+{
+	char size[32];
+
+	if (machine->n_disks)
+		printf("disks\n");
+	for (size_t i = 0; i < machine->n_disks; i++) {
+		const struct image_disk *disk = &machine->disks[i];
+
+		printf("  %-32s %10s, %s%s, %s\n", disk->device ?: "?",
+		       disk->has_stat ? format_size(size, disk->size) : "-",
+		       disk->format ?: "?",
+		       disk->read_only ? ", read-only" : "", disk->file);
+		if (disk->overlay)
+			printf("  %-32s %10s  goes on in %s\n", "", "",
+			       disk->overlay);
+	}
 }
 
 /* One line a factor of two, so that the shape shows. */
@@ -156,11 +205,10 @@ static void print_as_text(const struct image *image)
 	       format_time(text, inventory->frozen_unix_ns), inventory->pid,
 	       inventory->host ? inventory->host : "?");
 	if (inventory->kind == IMAGE_KIND_QEMU)
-		printf("machine    %s, QEMU %s, was %s, %zu disks\n",
+		printf("machine    %s, QEMU %s, was %s\n",
 		       image->machine.machine_class,
 		       image->machine.qemu_version,
-		       image->machine.running ? "running" : "paused",
-		       image->machine.n_disks);
+		       image->machine.running ? "running" : "paused");
 	stats_print(&image->stats);
 	if (image->stats.faults.n)
 		print_histogram(&image->stats.faults);
@@ -175,6 +223,7 @@ static void print_as_text(const struct image *image)
 		       backing_name(region->backing),
 		       region->page_size > PAGE_SIZE ? ", 2 MiB pages" : "");
 	}
+	print_disks(&image->machine);
 }
 
 static int run(int argc, char **argv)
@@ -206,8 +255,9 @@ const struct verb cmd_inspect = {
 	.usage =
 		"usage: snapuffd inspect DIR [options]\n"
 		"\n"
-		"Shows the machine, the regions, the figures of the dump and how long each\n"
-		"write fault of the target took to be served. Checks all records, not pages.\n"
+		"Shows the machine, the regions, the disks, the figures of the dump and how\n"
+		"long each write fault of the target took to be served. Checks all records,\n"
+		"not pages.\n"
 		"\n" COMMON_USAGE "\n"
 		"example: snapuffd inspect /var/backups/vm1 --json\n",
 	.run = run,

@@ -18,11 +18,11 @@
 #include "flow/keeper.h"
 #include "flow/machine.h"
 #include "flow/ram.h"
+#include "flow/storage.h"
 #include "image/writer.h"
 #include "qemu/devstate.h"
 #include "qemu/disks.h"
 #include "qemu/ramscan.h"
-
 #include "qemu/vm.h"
 #include "snapuffd/image-format.h"
 #include "sys/caps.h"
@@ -194,13 +194,15 @@ static int check_ram_is_same(const struct target *target, const struct ram *ram)
 }
 
 /*
- * The instant: stops the VM, saves its devices, closes the last gaps in the
- * protection, lets it run on. *pause_ns is from `stop` to the answer to `cont`.
+ * The instant: stops the VM, saves its devices, looks at its disks, closes
+ * the last gaps in the protection, lets it run on. *pause_ns is from `stop` to
+ * the answer to `cont`.
  */
 static int take_instant(const struct target *target, struct qmp *qmp,
 			const struct ram *ram, struct keeper *keeper,
 			struct capture *capture, struct devstate *devices,
-			bool running, uint64_t *pause_ns)
+			struct storage *storage, bool running,
+			uint64_t *pause_ns)
 {
 	_cleanup_freeze_ struct freeze freeze = FREEZE_INIT;
 	int r;
@@ -210,6 +212,8 @@ static int take_instant(const struct target *target, struct qmp *qmp,
 		r = check_ram_is_same(target, ram);
 	if (!r)
 		r = devstate_save(devices);
+	if (!r)
+		r = storage_take(storage);
 	if (!r)
 		r = capture_rearm(capture);
 	if (!r)
@@ -274,6 +278,8 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	_cleanup_image_writer_ struct image_writer *writer = NULL;
 	_cleanup_close_ int pagemap_fd = -1;
 	_cleanup_devstate_ struct devstate devices = DEVSTATE_INIT;
+	_cleanup_machine_ struct image_machine machine = {};
+	_cleanup_storage_ struct storage storage = STORAGE_INIT;
 	_cleanup_capture_ struct capture *capture = NULL;
 	uint64_t started_unix_ns = unix_ns(), started_ns = now_ns();
 	uint64_t frozen_unix_ns, thawed_ns;
@@ -292,6 +298,11 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		r = ram_init(&ram, &target, qmp);
 	if (!r)
 		r = check_vm(qmp, &target, &ram, &status);
+	if (!r)
+		r = storage_init(&storage, &target, qmp);
+	if (!r)
+		r = machine_gather(&machine, &target, qmp, &ram,
+				   status.running);
 	if (r)
 		return r;
 	pagemap_fd = pagemap_open(target.proc_fd);
@@ -302,8 +313,6 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	r = image_writer_new(&writer, options->out, &options->writer);
 	if (!r)
 		r = add_image_regions(writer, &ram);
-	if (!r)
-		r = put_machine(writer, &target, qmp, &ram, status.running);
 	if (r)
 		return r;
 
@@ -327,7 +336,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 
 	frozen_unix_ns = unix_ns();
 	r = take_instant(&target, qmp, &ram, &keeper, capture, &devices,
-			 status.running, &stats->pause_ns);
+			 &storage, status.running, &stats->pause_ns);
 	if (r)
 		return r;
 
@@ -343,6 +352,10 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	if (!r)
 		r = image_writer_put_file(writer, IMAGE_DEVICE_STATE,
 					  devices.data, devices.len);
+	if (!r)
+		r = storage_describe(&storage, &machine);
+	if (!r)
+		r = image_writer_put_machine(writer, &machine);
 	if (r)
 		return r;
 

@@ -6,16 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "qemu/disks.h"
 #include "qemu/vm.h"
-
-static void deinit_machine(struct image_machine *machine)
-{
-	image_machine_deinit(machine);
-}
-
-#define _cleanup_machine_ _cleanup_(deinit_machine)
-#define _cleanup_disks_	  _cleanup_(disks_deinit)
 
 static char *version_text(const struct qmp_version *version)
 {
@@ -56,34 +47,6 @@ static int add_blocks(struct image_machine *machine, const struct ram *ram)
 	}
 	for (size_t i = 0; i < ram->n_regions; i++)
 		machine->blocks[ram->regions[i].block].region = (int)i;
-	return 0;
-}
-
-static int add_disks(struct image_machine *machine, struct qmp *qmp)
-{
-	_cleanup_disks_ struct disks disks = {};
-	int r = disks_query(qmp, &disks);
-
-	if (r)
-		return r;
-	machine->disks = calloc(disks.n_disks + 1, sizeof(*machine->disks));
-	if (!machine->disks)
-		return -ENOMEM;
-	for (size_t i = 0; i < disks.n_disks; i++) {
-		const struct disk *disk = &disks.disks[i];
-
-		machine->disks[i] = (struct image_disk){
-			.file = strdup(disk->file),
-			.device = strdup(disk->device),
-			.node_name = strdup(disk->node_name),
-			.format = strdup(disk->format),
-			.read_only = disk->read_only,
-		};
-		machine->n_disks++;
-		if (!machine->disks[i].file || !machine->disks[i].device ||
-		    !machine->disks[i].node_name || !machine->disks[i].format)
-			return -ENOMEM;
-	}
 	return 0;
 }
 
@@ -169,25 +132,19 @@ static int add_command_line(struct image_machine *machine,
 	return 0;
 }
 
-int put_machine(struct image_writer *writer, const struct target *target,
-		struct qmp *qmp, const struct ram *ram, bool running)
+int machine_gather(struct image_machine *machine, const struct target *target,
+		   struct qmp *qmp, const struct ram *ram, bool running)
 {
-	_cleanup_machine_ struct image_machine machine = {
-		.running = running,
-		.qemu_version = version_text(qmp_get_version(qmp)),
-	};
 	int r;
 
-	if (!machine.qemu_version)
+	machine->running = running;
+	machine->qemu_version = version_text(qmp_get_version(qmp));
+	if (!machine->qemu_version)
 		return -ENOMEM;
-	r = vm_query_machine(qmp, &machine.machine_class);
+	r = vm_query_machine(qmp, &machine->machine_class);
 	if (!r)
-		r = add_command_line(&machine, target);
+		r = add_command_line(machine, target);
 	if (!r)
-		r = add_blocks(&machine, ram);
-	if (!r)
-		r = add_disks(&machine, qmp);
-	if (!r)
-		r = add_memory_devices(&machine, qmp);
-	return r ? r : image_writer_put_machine(writer, &machine);
+		r = add_blocks(machine, ram);
+	return r ? r : add_memory_devices(machine, qmp);
 }

@@ -56,7 +56,7 @@ struct image_ram_block {
 };
 
 struct image_disk {
-	char *file;	 /* as QEMU named it at the instant */
+	char *file;	 /* absolute where it is one */
 	char *device;	 /* "virtio0", or a QOM path */
 	char *node_name; /* QEMU's, maybe generated */
 	char *format;

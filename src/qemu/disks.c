@@ -27,6 +27,36 @@ static void disk_deinit(struct disk *disk)
 	free(disk->file);
 	free(disk->format);
 	free(disk->backing);
+	close_fd(&disk->fd);
+}
+
+/*
+ * "json:{…}" is what QEMU calls a node whose options a plain name does not
+ * tell, as that of a backing file which differs from the one in the header.
+ * The name that is asked for is the one at the bottom of its "file" children.
+ */
+static char *plain_name(char *name)
+{
+	_cleanup_json_ json_t *options = NULL;
+	const json_t *node;
+	const char *file = NULL;
+
+	if (!name || strncmp(name, "json:", strlen("json:")))
+		return name;
+	options = json_loads(name + strlen("json:"), 0, NULL);
+	for (node = options; node; node = json_object_get(node, "file")) {
+		/* Of "raw": a part of the file. */
+		if (json_object_get(node, "offset") ||
+		    json_object_get(node, "size"))
+			return name;
+		file = json_string_value(json_object_get(node, "filename"));
+		if (file)
+			break;
+	}
+	if (!node)
+		return name;
+	free(name);
+	return strdup(file);
 }
 
 /* BlockInfo of qapi/block-core.json. A device of -blockdev has no name of its
@@ -35,14 +65,19 @@ static int take_disk(const json_t *info, const json_t *inserted,
 		     struct disk *disk)
 {
 	const char *name = json_string_value(json_object_get(info, "device"));
+	const json_t *image = json_object_get(inserted, "image");
+	json_int_t size =
+		json_integer_value(json_object_get(image, "virtual-size"));
 
 	*disk = (struct disk){
 		.device = dup_member(info, name && *name ? "device" : "qdev"),
 		.node_name = dup_member(inserted, "node-name"),
-		.file = dup_member(inserted, "file"),
+		.file = plain_name(dup_member(inserted, "file")),
 		.format = dup_member(inserted, "drv"),
 		.backing = dup_member(inserted, "backing_file"),
 		.read_only = json_is_true(json_object_get(inserted, "ro")),
+		.virtual_size = size > 0 ? (uint64_t)size : 0,
+		.fd = -1,
 	};
 	if (!disk->device)
 		disk->device = strdup("");
@@ -92,6 +127,87 @@ void disks_deinit(struct disks *disks)
 		disk_deinit(&disks->disks[i]);
 	free(disks->disks);
 	*disks = (struct disks){ 0 };
+}
+
+static int make_absolute(struct disk *disk, const char *cwd)
+{
+	char *path;
+
+	if (*disk->file == '/')
+		return 0;
+	if (asprintf(&path, "%s/%s", cwd, disk->file) < 0)
+		return -ENOMEM;
+	free(disk->file);
+	disk->file = path;
+	return 0;
+}
+
+/* A name may lead to another file by now than the one that is open. */
+static bool is_open_in(int proc_fd, const struct stat *wanted)
+{
+	_cleanup_closedir_ DIR *dir = NULL;
+	struct dirent *entry;
+	struct stat st;
+	int fd = openat(proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir)
+		close_fd(&fd);
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+		    !fstatat(dirfd(dir), entry->d_name, &st, 0) &&
+		    st.st_dev == wanted->st_dev && st.st_ino == wanted->st_ino)
+			return true;
+	return false;
+}
+
+int disks_open(struct disks *disks, int proc_fd)
+{
+	_cleanup_free_ char *cwd = NULL;
+	int r = procfs_read_link(proc_fd, "cwd", &cwd);
+
+	for (size_t i = 0; !r && i < disks->n_disks; i++) {
+		struct disk *disk = &disks->disks[i];
+		_cleanup_free_ char *given = strdup(disk->file);
+		struct stat st;
+
+		if (!given)
+			return log_errno(-ENOMEM, "disk %s: %m", disk->device);
+		r = make_absolute(disk, cwd);
+		if (r)
+			break;
+		disk->fd = procfs_open_path(proc_fd, disk->file, O_PATH);
+		if (disk->fd >= 0 && !fstat(disk->fd, &st) &&
+		    (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) &&
+		    is_open_in(proc_fd, &st)) {
+			disk->is_block = S_ISBLK(st.st_mode);
+			continue;
+		}
+		close_fd(&disk->fd);
+		free(disk->file);
+		disk->file = steal_ptr(given);
+	}
+	return r ? log_errno(r, "the VM's working directory: %m") : 0;
+}
+
+void disks_look(struct disks *disks)
+{
+	for (size_t i = 0; i < disks->n_disks; i++) {
+		struct disk *disk = &disks->disks[i];
+		struct statx st;
+
+		/* No server is asked in the pause; what the target wrote, this
+		 * host knows. */
+		disk->has_stat =
+			disk->fd >= 0 && !disk->is_block &&
+			!statx(disk->fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+			       STATX_SIZE | STATX_MTIME, &st);
+		if (!disk->has_stat)
+			continue;
+		disk->size = st.stx_size;
+		disk->mtime_ns =
+			st.stx_mtime.tv_sec * 1000000000 + st.stx_mtime.tv_nsec;
+	}
 }
 
 /* "flags:" of fdinfo, in octal (Documentation/filesystems/proc.rst). */

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qemu/qmp.h"
 #include "sys/procfs.h"
@@ -18,6 +19,14 @@ struct disk {
 	char *format;  /* "qcow2", "raw", … */
 	char *backing; /* the image's backing file; NULL: none */
 	bool read_only;
+	uint64_t virtual_size; /* bytes that the guest sees */
+	/* disks_open(): O_PATH of what `file`, absolute then, leads to; -1. */
+	int fd;
+	bool is_block; /* a block device, not a regular file */
+	/* disks_look(). */
+	bool has_stat;
+	uint64_t size; /* bytes */
+	int64_t mtime_ns;
 };
 
 struct disks {
@@ -28,6 +37,21 @@ struct disks {
 /* What is inserted in each block device. 0, or -errno after one error line. */
 int disks_query(struct qmp *qmp, struct disks *out);
 void disks_deinit(struct disks *disks);
+
+/*
+ * Finds the files and block devices behind the disks, as the target sees them,
+ * and makes their names absolute. What is neither (a URL, a descriptor that was
+ * passed in, a name that leads to no file that the target has open) stays as
+ * QEMU names it. 0 or -errno, logged.
+ */
+int disks_open(struct disks *disks, int proc_fd);
+
+/*
+ * Size and time of change of each file that was opened, as they are now: one
+ * system call a disk, for the time in which the VM stands. A block device has
+ * neither: its node does not change when it is written to.
+ */
+void disks_look(struct disks *disks);
 
 /*
  * Writes back what the page cache holds of the target's image files, so that

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/util.h"
 #include "qemu/devstate.h"
+#include "qemu/disks.h"
 #include "qemu/qmp.h"
 #include "qemu/vm.h"
 
@@ -426,6 +427,40 @@ static void test_vm_answers(void **state)
 	finish(&script, qmp);
 }
 
+#define BLOCK(file, ro)                                                     \
+	"{\"device\": \"\", \"qdev\": \"/machine/x\", \"inserted\": {"      \
+	"\"node-name\": \"#block1\", \"drv\": \"qcow2\", \"file\": \"" file \
+	"\", \"ro\": " ro ", \"image\": {\"virtual-size\": 512}}}"
+
+#define WHOLE_FILE "json:{\\\"file\\\": {\\\"filename\\\": \\\"/a\\\"}}"
+#define PART_OF_IT \
+	"json:{\\\"file\\\": {\\\"filename\\\": \\\"/a\\\"}, \\\"offset\\\": 1}"
+/* clang-format off */
+#define BLOCKS                                                              \
+	"{\"return\": [{\"device\": \"cd\"}, " BLOCK("disk", "true")         \
+	", " BLOCK(WHOLE_FILE, "false") ", " BLOCK(PART_OF_IT, "false")     \
+	"], \"id\": 2}"
+/* clang-format on */
+
+static void test_disk_names(void **state)
+{
+	struct script script;
+	struct qmp *qmp = open_good(&script, SAYS(GREETING, OK(1), BLOCKS));
+	struct disks disks;
+
+	(void)state;
+	assert_int_equal(disks_query(qmp, &disks), 0);
+	assert_int_equal(disks.n_disks, 3);
+	assert_string_equal(disks.disks[0].device, "/machine/x");
+	assert_string_equal(disks.disks[0].file, "disk");
+	assert_true(disks.disks[0].read_only);
+	assert_int_equal(disks.disks[0].virtual_size, 512);
+	assert_string_equal(disks.disks[1].file, "/a");
+	assert_memory_equal(disks.disks[2].file, "json:", 5);
+	disks_deinit(&disks);
+	finish(&script, qmp);
+}
+
 static void test_devstate_frame(void **state)
 {
 	static const char good[] = "QEVM\0\0\0\3\4abc";
@@ -455,6 +490,7 @@ int main(void)
 		cmocka_unit_test(test_rescue),
 		cmocka_unit_test(test_cont_on_broken),
 		cmocka_unit_test(test_vm_answers),
+		cmocka_unit_test(test_disk_names),
 		cmocka_unit_test(test_devstate_frame),
 	};
 
