@@ -18,6 +18,7 @@ enum {
 	OPT_BUFFER,
 	OPT_GRANULE,
 	OPT_RATE_LIMIT,
+	OPT_DISKS,
 	OPT_PROGRESS,
 	OPT_NO_IO_URING,
 	OPT_NO_DIRECT,
@@ -30,6 +31,7 @@ static const struct option long_options[] = {
 	{ "buffer", required_argument, NULL, OPT_BUFFER },
 	{ "granule", required_argument, NULL, OPT_GRANULE },
 	{ "rate-limit", required_argument, NULL, OPT_RATE_LIMIT },
+	{ "disks", required_argument, NULL, OPT_DISKS },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
 	{ "no-io-uring", no_argument, NULL, OPT_NO_IO_URING },
 	{ "no-direct", no_argument, NULL, OPT_NO_DIRECT },
@@ -64,6 +66,29 @@ static int parse_rate(const char *text, uint64_t *rate)
 	return r;
 }
 
+/* "overlay" or "overlay:DIR". */
+static int parse_disks(const char *text, struct storage_options *storage)
+{
+	static const char with_dir[] = "overlay:";
+
+	storage->overlay = true;
+	storage->overlay_dir = NULL;
+	if (!strcmp(text, "overlay"))
+		return 0;
+	if (strncmp(text, with_dir, strlen(with_dir))) {
+		log_error("--disks %s: is not overlay or overlay:DIR", text);
+		return RESULT_USAGE;
+	}
+	storage->overlay_dir = text + strlen(with_dir);
+	/* QEMU opens it, whose working directory is another. */
+	if (*storage->overlay_dir != '/') {
+		log_error("--disks %s: DIR must be absolute, as the VM sees it",
+			  text);
+		return RESULT_USAGE;
+	}
+	return 0;
+}
+
 static int run(int argc, char **argv)
 {
 	struct progress progress = {};
@@ -93,6 +118,9 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_RATE_LIMIT:
 			r = parse_rate(optarg, &options.writer.rate);
+			break;
+		case OPT_DISKS:
+			r = parse_disks(optarg, &options.storage);
 			break;
 		case OPT_PROGRESS:
 			r = progress_parse(&progress, optarg);
@@ -156,11 +184,16 @@ const struct verb cmd_dump = {
 		"  --granule SIZE   what one write fault captures where memory is not in\n"
 		"                   huge pages, 4K to 2M (default: 256K)\n"
 		"  --rate-limit N   write at most N MiB a second\n"
+		"  --disks overlay[:DIR]\n"
+		"                   the disks of the same instant: at it, each writable disk\n"
+		"                   goes on in a new qcow2 file, in DIR or beside the old\n"
+		"                   one, which stays as it was\n"
 		"  --progress HOW   auto (a line, on a terminal), json (an object each 250 ms\n"
 		"                   on stderr), or none\n"
 		"  --no-io-uring    write with threads even where io_uring is allowed\n"
 		"  --no-direct      write through the page cache\n" COMMON_USAGE
 		"\n"
-		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n",
+		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n"
+		"         snapuffd dump --pid 412 --out /var/backups/vm1 --disks overlay\n",
 	.run = run,
 };

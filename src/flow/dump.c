@@ -194,9 +194,10 @@ static int check_ram_is_same(const struct target *target, const struct ram *ram)
 }
 
 /*
- * The instant: stops the VM, saves its devices, looks at its disks, closes
+ * The instant: stops the VM, saves its devices, has its disks snapshot, closes
  * the last gaps in the protection, lets it run on. *pause_ns is from `stop` to
- * the answer to `cont`.
+ * the answer to `cont`. Whatever makes QEMU work comes before the last step:
+ * from then on it would wait for the capture if it wrote to guest memory.
  */
 static int take_instant(const struct target *target, struct qmp *qmp,
 			const struct ram *ram, struct keeper *keeper,
@@ -299,7 +300,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	if (!r)
 		r = check_vm(qmp, &target, &ram, &status);
 	if (!r)
-		r = storage_init(&storage, &target, qmp);
+		r = storage_init(&storage, &options->storage, &target, qmp);
 	if (!r)
 		r = machine_gather(&machine, &target, qmp, &ram,
 				   status.running);
@@ -327,6 +328,8 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		r = capture_arm(capture);
 	if (!r)
 		r = devstate_prepare(&devices, qmp);
+	if (!r)
+		r = storage_prepare(&storage);
 	if (r)
 		return r;
 	disks_sync(target.proc_fd, &ram.maps);
@@ -362,6 +365,8 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	fill_stats(stats, writer, capture);
 	r = commit(writer, &target, started_unix_ns, frozen_unix_ns, stats,
 		   started_ns);
+	if (!r)
+		storage_keep(&storage);
 	return r;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "capture/capture.h"
+#include "flow/storage.h"
 #include "image/image.h"
 #include "image/writer.h"
 
@@ -19,12 +20,14 @@ struct dump_options {
 	uint64_t buffer_bytes;	/* 0: a share of free memory */
 	uint64_t granule_bytes; /* 0: chosen by backing */
 	struct image_writer_options writer;
+	struct storage_options storage;
 	capture_progress_fn progress; /* may be NULL */
 	void *progress_opaque;
 };
 
 /*
  * Dumps. Returns 0 when DIR is there and whole; else RESULT_* or -errno, after
- * one error line, with nothing left on disk or in the target.
+ * one error line, with nothing left on disk or in the target. Only overlays
+ * that the VM went over to stay in use, and a line for each says so.
  */
 int flow_dump(const struct dump_options *options, struct image_stats *stats);

@@ -7,20 +7,44 @@
 
 #include "base/log.h"
 
-int storage_init(struct storage *storage, const struct target *target,
-		 struct qmp *qmp)
+int storage_init(struct storage *storage, const struct storage_options *options,
+		 const struct target *target, struct qmp *qmp)
 {
 	int r;
 
 	*storage = STORAGE_INIT;
 	r = disks_query(qmp, &storage->disks);
-	return r ? r : disks_open(&storage->disks, target->proc_fd);
+	if (!r)
+		r = disks_open(&storage->disks, target->proc_fd);
+	if (!r && options->overlay)
+		r = overlays_plan(&storage->overlays, qmp, target->pid,
+				  target->proc_fd, &storage->disks,
+				  options->overlay_dir);
+	return r;
+}
+
+int storage_prepare(struct storage *storage)
+{
+	return overlays_create(&storage->overlays);
 }
 
 int storage_take(struct storage *storage)
 {
-	disks_look(&storage->disks);
-	return 0;
+	int r = overlays_switch(&storage->overlays);
+
+	/* Last, for the base is written to once more: its caches. */
+	if (!r)
+		disks_look(&storage->disks);
+	return r;
+}
+
+static const char *overlay_of(const struct storage *storage,
+			      const struct disk *disk)
+{
+	for (size_t i = 0; i < storage->overlays.n_overlays; i++)
+		if (storage->overlays.overlays[i].disk == disk)
+			return storage->overlays.overlays[i].path;
+	return NULL;
 }
 
 int storage_describe(const struct storage *storage,
@@ -33,6 +57,7 @@ int storage_describe(const struct storage *storage,
 		return log_errno(-ENOMEM, "disks: %m");
 	for (size_t i = 0; i < disks->n_disks; i++) {
 		const struct disk *disk = &disks->disks[i];
+		const char *overlay = overlay_of(storage, disk);
 
 		machine->disks[i] = (struct image_disk){
 			.file = strdup(disk->file),
@@ -43,16 +68,24 @@ int storage_describe(const struct storage *storage,
 			.has_stat = disk->has_stat,
 			.size = disk->size,
 			.mtime_ns = disk->mtime_ns,
+			.overlay = overlay ? strdup(overlay) : NULL,
 		};
 		machine->n_disks++;
 		if (!machine->disks[i].file || !machine->disks[i].device ||
-		    !machine->disks[i].node_name || !machine->disks[i].format)
+		    !machine->disks[i].node_name || !machine->disks[i].format ||
+		    (overlay && !machine->disks[i].overlay))
 			return log_errno(-ENOMEM, "disks: %m");
 	}
 	return 0;
 }
 
+void storage_keep(struct storage *storage)
+{
+	overlays_keep(&storage->overlays);
+}
+
 void storage_deinit(struct storage *storage)
 {
+	overlays_deinit(&storage->overlays);
 	disks_deinit(&storage->disks);
 }

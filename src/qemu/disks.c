@@ -76,6 +76,7 @@ static int take_disk(const json_t *info, const json_t *inserted,
 		.format = dup_member(inserted, "drv"),
 		.backing = dup_member(inserted, "backing_file"),
 		.read_only = json_is_true(json_object_get(inserted, "ro")),
+		.encrypted = json_is_true(json_object_get(image, "encrypted")),
 		.virtual_size = size > 0 ? (uint64_t)size : 0,
 		.fd = -1,
 	};

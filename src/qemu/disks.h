@@ -19,6 +19,7 @@ struct disk {
 	char *format;  /* "qcow2", "raw", … */
 	char *backing; /* the image's backing file; NULL: none */
 	bool read_only;
+	bool encrypted;	       /* by QEMU */
 	uint64_t virtual_size; /* bytes that the guest sees */
 	/* disks_open(): O_PATH of what `file`, absolute then, leads to; -1. */
 	int fd;

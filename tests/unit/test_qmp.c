@@ -10,18 +10,23 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/result.h"
 #include "base/util.h"
 #include "qemu/devstate.h"
 #include "qemu/disks.h"
+#include "qemu/overlay.h"
 #include "qemu/qmp.h"
 #include "qemu/vm.h"
+#include "sys/procfs.h"
 
 #define GREETING                                                              \
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, "   \
@@ -461,6 +466,128 @@ static void test_disk_names(void **state)
 	finish(&script, qmp);
 }
 
+#define JOB "{\"return\": [{\"id\": \"%s\", \"status\": \"%s\"%s}], \"id\": %d}"
+
+struct overlay_case {
+	const char *job_error; /* of the second job, or "" */
+	const char *answer;    /* to the transaction; NULL: not asked */
+	int result;
+	bool kept; /* the file */
+};
+
+static void check_overlay(const struct overlay_case *c)
+{
+	char dir[] = "/tmp/snapuffd-test-XXXXXX", base[64], jobs[3][256];
+	struct overlays overlays;
+	struct script script;
+	_cleanup_free_ char *path = NULL;
+	int r, fd, proc_fd = procfs_open(getpid());
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(base, sizeof(base), "%s/b", dir);
+	fd = open(base, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	struct disk disk = { .device = "d",
+			     .node_name = "n",
+			     .file = base,
+			     .format = "raw",
+			     .virtual_size = 512,
+			     .fd = fd };
+	struct disks disks = { &disk, 1 };
+
+	assert_int_equal(
+		overlays_plan(&overlays, NULL, 1, proc_fd, &disks, NULL), 0);
+	assert_int_equal(overlays.n_overlays, 1);
+	path = strdup(overlays.overlays[0].path);
+	assert_memory_equal(path, base, strlen(base));
+
+	snprintf(jobs[0], 256, JOB, overlays.overlays[0].node_name, "running",
+		 "", 3);
+	snprintf(jobs[1], 256, JOB, overlays.overlays[0].node_name, "concluded",
+		 "", 4);
+	snprintf(jobs[2], 256, JOB, overlays.overlays[0].node_name, "concluded",
+		 c->job_error, 7);
+	overlays.qmp = open_good(&script, SAYS(GREETING, OK(1), OK(2), jobs[0],
+					       jobs[1], OK(5), OK(6), jobs[2],
+					       OK(8), c->answer ?: ""));
+	r = overlays_create(&overlays);
+	/* As QEMU would have. */
+	close(open(path, O_CREAT | O_RDWR, 0600));
+	if (!r)
+		r = overlays_switch(&overlays);
+	assert_int_equal(r, c->result);
+	if (!r)
+		overlays_keep(&overlays);
+	finish(&script, overlays.qmp);
+	overlays_deinit(&overlays);
+
+	assert_int_equal(access(path, F_OK), c->kept ? 0 : -1);
+	unlink(path);
+	unlink(base);
+	rmdir(dir);
+	close(fd);
+	close(proc_fd);
+}
+
+/* What is there is neither used nor removed. */
+static void test_overlay_exists(void **state)
+{
+	char dir[] = "/tmp/snapuffd-test-XXXXXX", base[64];
+	struct disk disk = { .device = "d",
+			     .node_name = "n",
+			     .file = base,
+			     .format = "raw",
+			     .virtual_size = 512 };
+	struct disks disks = { &disk, 1 };
+	struct overlays overlays;
+	_cleanup_free_ char *path = NULL;
+	int proc_fd = procfs_open(getpid());
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(base, sizeof(base), "%s/b", dir);
+	assert_int_equal(
+		overlays_plan(&overlays, NULL, 1, proc_fd, &disks, NULL), 0);
+	path = strdup(overlays.overlays[0].path);
+	close(open(path, O_CREAT | O_RDWR, 0600));
+	assert_int_equal(overlays_create(&overlays), -EEXIST);
+	overlays_deinit(&overlays);
+	assert_int_equal(unlink(path), 0);
+
+	disk.is_block = true;
+	assert_int_equal(
+		overlays_plan(&overlays, NULL, 1, proc_fd, &disks, NULL),
+		RESULT_UNSUPPORTED);
+	overlays_deinit(&overlays);
+	assert_int_equal(
+		overlays_plan(&overlays, NULL, 1, proc_fd, &disks, dir), 0);
+	overlays_deinit(&overlays);
+	disk.encrypted = true;
+	assert_int_equal(
+		overlays_plan(&overlays, NULL, 1, proc_fd, &disks, dir),
+		RESULT_UNSUPPORTED);
+	overlays_deinit(&overlays);
+	rmdir(dir);
+	close(proc_fd);
+}
+
+/* A file is removed unless QEMU may have gone over to it. */
+static void test_overlay(void **state)
+{
+	static const struct overlay_case cases[] = {
+		{ "", OK(9), 0, true },
+		{ ", \"error\": \"full\"", NULL, -EREMOTEIO, false },
+		{ "", "{\"error\": {\"desc\": \"no\"}, \"id\": 9}", -EREMOTEIO,
+		  false },
+		{ "", "", -ECONNRESET, true },
+		{ "", " ", -ETIMEDOUT, true },
+		{ "", "garbage\r\n", -EPROTO, true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		check_overlay(&cases[i]);
+}
+
 static void test_devstate_frame(void **state)
 {
 	static const char good[] = "QEVM\0\0\0\3\4abc";
@@ -491,6 +618,8 @@ int main(void)
 		cmocka_unit_test(test_cont_on_broken),
 		cmocka_unit_test(test_vm_answers),
 		cmocka_unit_test(test_disk_names),
+		cmocka_unit_test(test_overlay),
+		cmocka_unit_test(test_overlay_exists),
 		cmocka_unit_test(test_devstate_frame),
 	};
 
