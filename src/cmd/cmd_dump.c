@@ -3,6 +3,7 @@
 
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -10,6 +11,10 @@
 #include "base/util.h"
 #include "cmd/progress.h"
 #include "flow/dump.h"
+
+/* For the command that runs while the VM stands. */
+#define COMMAND_TIMEOUT_S     10u
+#define COMMAND_TIMEOUT_MAX_S 3600u
 
 enum {
 	OPT_PID = OPT_FIRST,
@@ -19,6 +24,8 @@ enum {
 	OPT_GRANULE,
 	OPT_RATE_LIMIT,
 	OPT_DISKS,
+	OPT_EXEC_FROZEN,
+	OPT_EXEC_FROZEN_TIMEOUT,
 	OPT_PROGRESS,
 	OPT_NO_IO_URING,
 	OPT_NO_DIRECT,
@@ -32,6 +39,9 @@ static const struct option long_options[] = {
 	{ "granule", required_argument, NULL, OPT_GRANULE },
 	{ "rate-limit", required_argument, NULL, OPT_RATE_LIMIT },
 	{ "disks", required_argument, NULL, OPT_DISKS },
+	{ "exec-frozen", required_argument, NULL, OPT_EXEC_FROZEN },
+	{ "exec-frozen-timeout", required_argument, NULL,
+	  OPT_EXEC_FROZEN_TIMEOUT },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
 	{ "no-io-uring", no_argument, NULL, OPT_NO_IO_URING },
 	{ "no-direct", no_argument, NULL, OPT_NO_DIRECT },
@@ -89,10 +99,28 @@ static int parse_disks(const char *text, struct storage_options *storage)
 	return 0;
 }
 
+static int parse_seconds(const char *option, const char *text,
+			 unsigned *seconds)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || !value ||
+	    value > COMMAND_TIMEOUT_MAX_S) {
+		log_error("%s %s: must be 1 to %u seconds", option, text,
+			  COMMAND_TIMEOUT_MAX_S);
+		return RESULT_USAGE;
+	}
+	*seconds = (unsigned)value;
+	return 0;
+}
+
 static int run(int argc, char **argv)
 {
 	struct progress progress = {};
-	struct dump_options options = {};
+	struct dump_options options = {
+		.storage.command_timeout_s = COMMAND_TIMEOUT_S,
+	};
 	struct common_options common = {};
 	struct image_stats stats;
 	int option, r = 0;
@@ -121,6 +149,13 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_DISKS:
 			r = parse_disks(optarg, &options.storage);
+			break;
+		case OPT_EXEC_FROZEN:
+			options.storage.command = optarg;
+			break;
+		case OPT_EXEC_FROZEN_TIMEOUT:
+			r = parse_seconds("--exec-frozen-timeout", optarg,
+					  &options.storage.command_timeout_s);
 			break;
 		case OPT_PROGRESS:
 			r = progress_parse(&progress, optarg);
@@ -188,6 +223,11 @@ const struct verb cmd_dump = {
 		"                   the disks of the same instant: at it, each writable disk\n"
 		"                   goes on in a new qcow2 file, in DIR or beside the old\n"
 		"                   one, which stays as it was\n"
+		"  --exec-frozen COMMAND\n"
+		"                   run this in the pause, to snapshot volumes; if it fails,\n"
+		"                   so does the dump\n"
+		"  --exec-frozen-timeout SECONDS\n"
+		"                   how long it may take (default: 10)\n"
 		"  --progress HOW   auto (a line, on a terminal), json (an object each 250 ms\n"
 		"                   on stderr), or none\n"
 		"  --no-io-uring    write with threads even where io_uring is allowed\n"

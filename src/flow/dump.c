@@ -320,6 +320,9 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	/* Infect, arm; the VM runs. */
 	r = keeper_start(&keeper, &target, qmp_fd(qmp));
 	if (!r)
+		r = storage_arm(&storage, &options->storage, &target,
+				options->out, options->qmp);
+	if (!r)
 		r = make_capture(&capture, options, &target, &ram, &keeper,
 				 pagemap_fd, writer);
 	if (!r)

@@ -2,6 +2,7 @@
 #include "flow/storage.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,15 +24,60 @@ int storage_init(struct storage *storage, const struct storage_options *options,
 	return r;
 }
 
+/* The files and devices, a line each, without an end of line. */
+static char *list_files(const struct disks *disks)
+{
+	char *list = strdup("");
+
+	for (size_t i = 0; list && i < disks->n_disks; i++) {
+		const struct disk *disk = &disks->disks[i];
+		char *longer;
+
+		if (disk->fd < 0)
+			continue;
+		if (asprintf(&longer, "%s%s%s", list, *list ? "\n" : "",
+			     disk->file) < 0)
+			longer = NULL;
+		free(list);
+		list = longer;
+	}
+	return list;
+}
+
+int storage_arm(struct storage *storage, const struct storage_options *options,
+		const struct target *target, const char *out,
+		const char *qmp_path)
+{
+	_cleanup_free_ char *files = list_files(&storage->disks);
+	char pid[16];
+	const struct hook_env env[] = {
+		{ "SNAPUFFD_PID", pid },
+		{ "SNAPUFFD_OUT", out },
+		{ "SNAPUFFD_QMP", qmp_path },
+		{ "SNAPUFFD_DISKS", files },
+		{},
+	};
+
+	if (!files)
+		return log_errno(-ENOMEM, "pid %d: --exec-frozen: %m",
+				 target->pid);
+	snprintf(pid, sizeof(pid), "%d", target->pid);
+	return hook_start(&storage->hook, options->command,
+			  options->command_timeout_s, target->pid, env);
+}
+
 int storage_prepare(struct storage *storage)
 {
 	return overlays_create(&storage->overlays);
 }
 
+/* The command first: when it fails, the disks are still what they were. */
 int storage_take(struct storage *storage)
 {
-	int r = overlays_switch(&storage->overlays);
+	int r = hook_run(&storage->hook);
 
+	if (!r)
+		r = overlays_switch(&storage->overlays);
 	/* Last, for the base is written to once more: its caches. */
 	if (!r)
 		disks_look(&storage->disks);
@@ -86,6 +132,7 @@ void storage_keep(struct storage *storage)
 
 void storage_deinit(struct storage *storage)
 {
+	hook_stop(&storage->hook);
 	overlays_deinit(&storage->overlays);
 	disks_deinit(&storage->disks);
 }

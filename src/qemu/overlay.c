@@ -87,7 +87,9 @@ static int plan_disk(struct overlays *overlays, const struct disk *disk,
 	int r;
 
 	if (disk->fd < 0)
-		return refuse(overlays, disk, "is no file of the VM's");
+		return refuse(
+			overlays, disk,
+			"is no file of the VM's; snapshot it with --exec-frozen");
 	if (disk->is_block && !dir)
 		return refuse(
 			overlays, disk,
