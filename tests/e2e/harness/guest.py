@@ -88,6 +88,7 @@ class GuestSpec:
     vga: str = "none"
     nic: str = "none"  # e1000, virtio-net-pci
     disk: str | None = None  # raw, qcow2: a virtio disk that is written to
+    journal: bool = False  # it has an ext4, and the journal runs on it
     user: str | None = None  # the user that QEMU runs as, from its exec on
     sandbox: bool = False
     qmp: bool = True  # the QMP socket left to snapuffd
@@ -111,7 +112,8 @@ class GuestSpec:
         modules = list(self.modules)
         if self.disk:
             modules += ["virtio_pci", "virtio_blk"]
-            words.append("guest.disk=vda")
+            words.append("guest.journal=vda" if self.journal
+                         else "guest.disk=vda")  # fmt: skip
         if self.nic == "virtio-net-pci":
             modules += ["virtio_pci", "virtio_net"]
         if modules:
