@@ -272,6 +272,9 @@ def test_bad_input(guests, out, tmp_path):
     refused(cli.FAILED, "nosuchdevice", "--disks", "as-is",
             line=[*argv, "-device", "nosuchdevice"])  # fmt: skip
 
+    with open(source.disk, "ab") as disk:
+        disk.write(bytes(512))
+    refused(cli.FAILED, "has changed")
     os.unlink(source.disk)
     refused(cli.FAILED, "No such file")
     with open(out / "pc.ram.pages", "ab") as pages:
