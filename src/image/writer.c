@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/pace.h"
+#include "base/page.h"
 #include "base/util.h"
 #include "image/codec.h"
 #include "image/partial_dir.h"
@@ -187,14 +188,6 @@ static int add_run(struct writer_region *region, struct image_run run)
 	return 0;
 }
 
-static bool page_is_zero(const uint8_t *page)
-{
-	/* Most pages with data differ in the first word. */
-	const uint64_t *words = (const uint64_t *)page;
-
-	return !words[0] && !memcmp(page, page + 8, PAGE_SIZE - 8);
-}
-
 /* Logs the failure of a write; which one is not known any more. */
 static int write_failed(const struct image_writer *w, int r)
 {
@@ -223,22 +216,15 @@ int image_writer_put_pages(struct image_writer *w, unsigned region,
 			   uint64_t first, uint64_t n, const void *data,
 			   struct hold *hold)
 {
-	const uint8_t *page = data;
-	uint64_t run = 0; /* pages of data that end before page i */
+	uint64_t at = page_find_data(data, 0, n), end;
 	int r;
 
-	for (uint64_t i = 0; i <= n; i++) {
-		if (i < n && !page_is_zero(page + i * PAGE_SIZE)) {
-			run++;
-			continue;
-		}
-		if (!run)
-			continue;
-		r = put_run(w, &w->regions[region], first + i - run, run,
-			    page + (i - run) * PAGE_SIZE, hold);
+	for (; at < n; at = page_find_data(data, end, n)) {
+		end = page_find_zero(data, at, n);
+		r = put_run(w, &w->regions[region], first + at, end - at,
+			    (const uint8_t *)data + at * PAGE_SIZE, hold);
 		if (r)
 			return r;
-		run = 0;
 	}
 	return 0;
 }

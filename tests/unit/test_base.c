@@ -2,9 +2,11 @@
 #include "unit.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bitmap.h"
 #include "base/histogram.h"
+#include "base/page.h"
 #include "base/util.h"
 
 /* The same operations on an array of bytes, the obvious way. */
@@ -64,6 +66,30 @@ static void bitmap_does_what_bytes_do(void **state)
 	bitmap_deinit(&bitmap);
 }
 
+/* A page is data when any byte of it is: the first, the last, one between. */
+static void pages_with_data_are_found(void **state)
+{
+	enum { N = 6 };
+	uint8_t *pages = aligned_alloc(PAGE_SIZE, N * PAGE_SIZE);
+
+	(void)state;
+	memset(pages, 0, N * PAGE_SIZE);
+	assert_int_equal(page_find_data(pages, 0, N), N);
+	assert_int_equal(page_find_zero(pages, 0, N), 0);
+	pages[1 * PAGE_SIZE] = 1;
+	pages[2 * PAGE_SIZE + 8] = 1;
+	pages[5 * PAGE_SIZE - 1] = 1;
+	assert_int_equal(page_find_data(pages, 0, N), 1);
+	assert_int_equal(page_find_data(pages, 2, N), 2);
+	assert_int_equal(page_find_zero(pages, 1, N), 3);
+	assert_int_equal(page_find_data(pages, 3, N), 4);
+	assert_int_equal(page_find_zero(pages, 4, N), 5);
+	assert_int_equal(page_find_zero(pages, 4, 5), 5);
+	assert_int_equal(page_find_data(pages, 5, N), N);
+	assert_int_equal(page_find_data(pages, N, N), N);
+	free(pages);
+}
+
 static void histogram_is_right_within_its_step(void **state)
 {
 	struct histogram *h = calloc(1, sizeof(*h));
@@ -97,6 +123,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bitmap_does_what_bytes_do),
+		cmocka_unit_test(pages_with_data_are_found),
 		cmocka_unit_test(histogram_is_right_within_its_step),
 		cmocka_unit_test(histogram_buckets_follow_one_another),
 	};
