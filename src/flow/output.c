@@ -3,9 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -16,6 +22,17 @@
  * calls of 8 MiB it took up to three times the processor's time (ext4 on 6.18).
  */
 #define WRITE_MAX (256 * KIB)
+
+/* How long an interrupt may go unnoticed while the reader takes nothing. */
+#define LOOK_EVERY_MS 100
+
+static bool has_reader(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && (S_ISFIFO(st.st_mode) ||
+				   S_ISSOCK(st.st_mode) || S_ISCHR(st.st_mode));
+}
 
 int output_open(struct output *output, const char *path)
 {
@@ -28,8 +45,10 @@ int output_open(struct output *output, const char *path)
 				  0600);
 		output->remove = output->fd >= 0;
 	}
-	if (output->fd >= 0)
+	if (output->fd >= 0) {
+		output->may_stall = has_reader(output->fd);
 		return 0;
+	}
 	if (errno == EEXIST)
 		return log_errno(
 			-EEXIST,
@@ -53,24 +72,92 @@ void output_discard(struct output *output)
 		unlink(output->path);
 }
 
-static int logged(const struct output *output, int r)
+static int write_failed(const struct output *output, int r)
 {
-	return r ? log_errno(r, "%s: writing: %m", output->path) : 0;
+	if (r == -EPIPE)
+		return log_errno(
+			r, "%s: its reader ended before it had everything: %m",
+			output->path);
+	return log_errno(r, "%s: writing: %m", output->path);
 }
 
-int output_append(void *opaque, uint64_t at, const void *buf, size_t len)
+/*
+ * Writes what there is room for, without waiting: how many bytes, or -errno.
+ * O_NONBLOCK would change the descriptor for everybody who has it, the user's
+ * shell too. RWF_NOWAIT is for one call, but pipes have it from Linux 6.4 on,
+ * and those with a name not at all. Else a pipe that polls as writable takes
+ * PIPE_BUF bytes at least, at a quarter of the rate: 1 GiB a second.
+ */
+static ssize_t write_some(struct output *output, const void *buf, size_t len)
+{
+	struct pollfd room = { .fd = output->fd, .events = POLLOUT };
+	struct iovec iov = { (void *)buf, len };
+	ssize_t n;
+
+	if (output->may_stall && !output->in_pieces) {
+		n = pwritev2(output->fd, &iov, 1, -1, RWF_NOWAIT);
+		if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+			return n < 0 ? -errno : n;
+		output->in_pieces = true;
+	}
+	if (output->in_pieces) {
+		if (poll(&room, 1, 0) <= 0)
+			return -EAGAIN;
+		len = min_u64(len, PIPE_BUF);
+	}
+	n = write(output->fd, buf, len);
+	return n < 0 ? -errno : n;
+}
+
+static int wait_for_room(struct output *output)
+{
+	struct pollfd room = { .fd = output->fd, .events = POLLOUT };
+
+	for (;;) {
+		if (interrupt_pending())
+			return -EINTR;
+		if (atomic_load(&output->cancelled))
+			return -ECANCELED;
+		if (poll(&room, 1, LOOK_EVERY_MS) > 0)
+			return 0;
+	}
+}
+
+int output_append(void *opaque, uint64_t offset, const void *buf, size_t len)
 {
 	struct output *output = opaque;
+	const char *at = buf;
 
-	(void)at;
-	return logged(output, io_write_full(output->fd, buf, len));
+	(void)offset;
+	while (len) {
+		ssize_t n = write_some(output, at, len);
+		int r;
+
+		if (n == -EAGAIN || n == -EINTR) {
+			r = wait_for_room(output);
+			if (r)
+				return r;
+			continue;
+		}
+		if (n < 0)
+			return write_failed(output, (int)n);
+		at += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+void output_cancel(struct output *output)
+{
+	atomic_store(&output->cancelled, true);
 }
 
 int output_write_at(void *opaque, uint64_t at, const void *buf, size_t len)
 {
 	struct output *output = opaque;
+	int r = io_pwrite_full(output->fd, buf, len, at);
 
-	return logged(output, io_pwrite_full(output->fd, buf, len, at));
+	return r ? write_failed(output, r) : 0;
 }
 
 static int write_pages(struct output *output, uint64_t at,

@@ -2,8 +2,14 @@
 #pragma once
 
 /*
- * A file that is made from an image. It is new, private, and removed again
- * unless it was finished. Errors are logged with its path.
+ * A file that a snapshot, or what is made of one, is written to; or standard
+ * output. A file is new, private, and removed again unless it was finished.
+ *
+ * Whoever reads a pipe or socket may take all the time it wants:
+ * output_append() waits for it, but for no longer than until
+ * interrupt_pending() or output_cancel(). Nothing but output_cancel() may be
+ * called by another thread meanwhile. Errors are logged with the path, those
+ * two excepted.
  */
 
 #include <stdbool.h>
@@ -18,6 +24,9 @@ struct output {
 	int fd;
 	bool remove;
 	bool no_sharing; /* with the image: it was tried */
+	bool may_stall;	 /* whoever reads it decides when it takes more */
+	bool in_pieces;	 /* the kernel cannot be asked for what fits */
+	_Atomic bool cancelled;
 };
 
 #define OUTPUT_INIT ((struct output){ .fd = -1 })
@@ -31,10 +40,14 @@ void output_discard(struct output *output);
 
 #define _cleanup_output_ _cleanup_(output_discard)
 
-/* Both are a savevm_sink's `write`, with a struct output; 0 or -errno. The
- * first goes on where the last call ended and looks not at `at`. */
+/* Both are a savevm_sink's `write`, with a struct output; 0 or -errno; -EINTR
+ * or -ECANCELED. The first goes on where the last call ended and looks not at
+ * `at`. */
 int output_append(void *output, uint64_t at, const void *buf, size_t len);
 int output_write_at(void *output, uint64_t at, const void *buf, size_t len);
+
+/* From now on output_append() waits for nobody. From any thread. */
+void output_cancel(struct output *output);
 
 /*
  * Pages of an image (not zeros), at byte `at`, a multiple of PAGE_SIZE: shared
