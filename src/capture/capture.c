@@ -7,6 +7,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "sys/pidfd.h"
 #include "sys/uffd.h"
 
 int capture_new(struct capture **out, const struct capture_config *config)
@@ -59,11 +60,15 @@ struct region *capture_find_region(struct capture *capture, uint64_t addr)
 	return NULL;
 }
 
-/* Ends all waiting for buffers. */
-static void fail_pool(struct capture *capture)
+/* Ends all waiting, for buffers and of the sink. */
+static void end_waiting(struct capture *capture)
 {
+	const struct capture_sink *sink = &capture->config.sink;
+
 	if (capture->has_pool)
 		slab_pool_fail(&capture->pool);
+	if (sink->cancel)
+		sink->cancel(sink->opaque);
 }
 
 int capture_fail(struct capture *capture, int error)
@@ -72,7 +77,7 @@ int capture_fail(struct capture *capture, int error)
 
 	atomic_compare_exchange_strong(&capture->verdict, &none, error);
 	atomic_store(&capture->mode, MODE_RELEASE);
-	fail_pool(capture);
+	end_waiting(capture);
 	return atomic_load(&capture->verdict);
 }
 
@@ -139,6 +144,33 @@ void capture_report(struct capture *capture)
 	config->progress(config->progress_opaque, &progress);
 }
 
+int capture_look_around(struct capture *capture)
+{
+	int verdict = atomic_load(&capture->verdict);
+
+	if (verdict)
+		return verdict;
+	if (interrupt_pending())
+		return capture_fail(capture, -EINTR);
+	if (!pidfd_is_alive(capture->config.pidfd))
+		return capture_fail(capture, capture_target_died(capture));
+	capture_report(capture);
+	return 0;
+}
+
+struct timespec capture_next_look(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_REALTIME, &at);
+	at.tv_nsec += CAPTURE_PROGRESS_NS;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_nsec -= 1000000000;
+		at.tv_sec++;
+	}
+	return at;
+}
+
 int capture_run(struct capture *capture)
 {
 	int r;
@@ -203,7 +235,7 @@ struct capture *capture_free(struct capture *capture)
 
 	/* First let the target go, then tidy up. */
 	atomic_store(&capture->mode, MODE_RELEASE);
-	fail_pool(capture);
+	end_waiting(capture);
 	fault_thread_stop(capture);
 	disarm(capture);
 	close_fd(&capture->config.uffd);

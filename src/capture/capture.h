@@ -48,6 +48,9 @@ struct capture_sink {
 	int (*wait)(void *opaque);
 	/* Releases all references, also after an error. NULL: as above. */
 	void (*drain)(void *opaque);
+	/* From any thread: the capture is over. A put() that waits for somebody
+	 * who may never come, a reader, returns soon. NULL: none does. */
+	void (*cancel)(void *opaque);
 	void *opaque;
 };
 

@@ -383,8 +383,19 @@ static void ask(struct capture *capture, bool stop)
 	request = ++faults->n_asked;
 	faults->stop = stop;
 	eventfd_write(faults->wake_fd, 1);
-	while (faults->n_answered < request)
-		pthread_cond_wait(&faults->answered, &faults->lock);
+	while (faults->n_answered < request) {
+		struct timespec until = capture_next_look();
+
+		if (pthread_cond_timedwait(&faults->answered, &faults->lock,
+					   &until) != ETIMEDOUT)
+			continue;
+		/* It may need a buffer, and the sink have stalled. */
+		if (atomic_load(&capture->mode) != MODE_CAPTURE)
+			continue;
+		pthread_mutex_unlock(&faults->lock);
+		capture_look_around(capture);
+		pthread_mutex_lock(&faults->lock);
+	}
 	pthread_mutex_unlock(&faults->lock);
 }
 

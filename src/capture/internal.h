@@ -108,6 +108,13 @@ int capture_target_died(const struct capture *capture);
 /* Calls back with the progress if it is time for that. */
 void capture_report(struct capture *capture);
 
+/* For whoever waits for another thread, which may be waiting for the sink: sees
+ * what ends the capture, and reports. 0 or the verdict. */
+int capture_look_around(struct capture *capture);
+
+/* When to do that next, by CLOCK_REALTIME. */
+struct timespec capture_next_look(void);
+
 /* fault.c */
 int fault_thread_start(struct capture *capture);
 /*

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <time.h>
 
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -96,14 +95,8 @@ void output_join(struct capture *capture)
 	if (!capture->output_running)
 		return;
 	for (;;) {
-		struct timespec until;
+		struct timespec until = capture_next_look();
 
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += CAPTURE_PROGRESS_NS;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
 		if (pthread_timedjoin_np(capture->output, NULL, &until) !=
 		    ETIMEDOUT)
 			break;

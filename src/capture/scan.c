@@ -84,6 +84,20 @@ static int check_all_is_well(struct capture *capture, size_t extent)
 	return 0;
 }
 
+/* The sink may stall for as long as it likes. */
+static int wait_for_slab(struct capture *capture, struct slab **slab)
+{
+	int r = 0;
+
+	while (!r && !*slab) {
+		*slab = slab_get_within(&capture->pool, false,
+					CAPTURE_PROGRESS_NS);
+		if (!*slab)
+			r = capture_look_around(capture);
+	}
+	return r;
+}
+
 static int scan_region(struct capture *capture, struct region *region,
 		       struct slab **slab)
 {
@@ -107,10 +121,9 @@ static int scan_region(struct capture *capture, struct region *region,
 			slab_queue(&capture->pool, *slab);
 			*slab = NULL;
 		}
-		if (!*slab)
-			*slab = slab_get(&capture->pool, false);
-		if (!*slab)
-			return -ECANCELED;
+		r = wait_for_slab(capture, slab);
+		if (r)
+			return r;
 
 		/* Whoever wants to write to what is claimed waits until this
 		 * thread gets a processor. */

@@ -173,7 +173,9 @@ static void wait_until(struct slab_pool *pool, uint64_t deadline_ns)
 		pthread_cond_timedwait(&pool->changed, &pool->lock, &deadline);
 }
 
-struct slab *slab_get(struct slab_pool *pool, bool reserved)
+/* `deadline_ns` UINT64_MAX: there is none. */
+static struct slab *get(struct slab_pool *pool, bool reserved,
+			uint64_t deadline_ns)
 {
 	uint64_t start_ns = now_ns(), touch_ns;
 	struct slab *slab = NULL;
@@ -189,9 +191,10 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 
 		slab = take(pool, reserved, cold);
 		is_cold = pool->n_cold < n_cold;
-		if (slab)
+		if (slab || now >= deadline_ns)
 			break;
-		wait_until(pool, cold ? UINT64_MAX : until_ns);
+		wait_until(pool,
+			   min_u64(deadline_ns, cold ? UINT64_MAX : until_ns));
 	}
 	if (pool->n_warm + pool->n_cold < pool->min_free)
 		pool->min_free = pool->n_warm + pool->n_cold;
@@ -208,6 +211,17 @@ struct slab *slab_get(struct slab_pool *pool, bool reserved)
 		slab->n_segments = 0;
 	}
 	return slab;
+}
+
+struct slab *slab_get(struct slab_pool *pool, bool reserved)
+{
+	return get(pool, reserved, UINT64_MAX);
+}
+
+struct slab *slab_get_within(struct slab_pool *pool, bool reserved,
+			     uint64_t max_ns)
+{
+	return get(pool, reserved, now_ns() + max_ns);
 }
 
 static void put_back(struct slab_pool *pool, struct slab *slab)

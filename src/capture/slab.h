@@ -83,6 +83,10 @@ void slab_pool_deinit(struct slab_pool *pool);
  */
 struct slab *slab_get(struct slab_pool *pool, bool reserved);
 
+/* The same, but gives up after `max_ns`, too. */
+struct slab *slab_get_within(struct slab_pool *pool, bool reserved,
+			     uint64_t max_ns);
+
 /* Queues a slab for output. An empty one goes straight back. */
 void slab_queue(struct slab_pool *pool, struct slab *slab);
 

@@ -140,7 +140,8 @@ static int make_capture(struct capture **out,
 		.buffer_bytes = choose_buffer(options, ram),
 		.granule_bytes = options->granule_bytes ? options->granule_bytes
 							: GRANULE_DEFAULT,
-		.sink = { put_pages, wait_for_pages, drain_pages, writer },
+		.sink = { put_pages, wait_for_pages, drain_pages, NULL,
+			  writer },
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
 	};

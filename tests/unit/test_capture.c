@@ -12,17 +12,20 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/result.h"
 #include "capture/capture.h"
+#include "sys/pidfd.h"
 #include "sys/vmio.h"
 
 #define N_WRITERS 2
@@ -42,7 +45,9 @@ struct world {
 	struct capture *capture;
 	unsigned sink_delay_us;
 	int sink_fails_after; /* calls; -1: never */
-	uint8_t *twice;	      /* per page: how often the sink got it */
+	int mortal; /* pidfd of who dies while the sink stalls, or -1 */
+	_Atomic bool cancelled;
+	uint8_t *twice; /* per page: how often the sink got it */
 };
 
 /* All over, so that pages also come into being at every time. */
@@ -76,12 +81,25 @@ static int sink_put(void *opaque, unsigned region, uint64_t first, uint64_t n,
 	assert_true((first + n) * PAGE_SIZE <= w->len);
 	if (w->sink_fails_after >= 0 && !w->sink_fails_after--)
 		return log_errno(-ENOSPC, "sink: %m");
+	if (w->mortal >= 0) {
+		pidfd_kill(w->mortal, SIGKILL);
+		while (!atomic_load(&w->cancelled))
+			usleep(1000);
+		return -ECANCELED;
+	}
 	if (w->sink_delay_us)
 		usleep(w->sink_delay_us);
 	memcpy(w->got + first * PAGE_SIZE, data, n * PAGE_SIZE);
 	for (uint64_t i = first; i < first + n; i++)
 		w->twice[i]++;
 	return 0;
+}
+
+static void sink_cancel(void *opaque)
+{
+	struct world *w = opaque;
+
+	atomic_store(&w->cancelled, true);
 }
 
 static struct world *world_new(enum memory_kind kind, size_t len)
@@ -93,7 +111,7 @@ static struct world *world_new(enum memory_kind kind, size_t len)
 	assert_true(memory_map(&w->area, kind, len - 8 * PAGE_SIZE, 3));
 	w->memory = w->area.at;
 	w->len = w->area.len;
-	w->sink_fails_after = -1;
+	w->sink_fails_after = w->mortal = -1;
 	w->expected = malloc(w->len);
 	w->got = calloc(1, w->len);
 	w->twice = calloc(1, w->len / PAGE_SIZE);
@@ -164,11 +182,11 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 {
 	struct capture_config config = {
 		.pid = getpid(),
-		.pidfd = w->self.pidfd,
+		.pidfd = w->mortal >= 0 ? w->mortal : w->self.pidfd,
 		.pagemap_fd = w->self.pagemap_fd,
 		.buffer_bytes = buffer,
 		.granule_bytes = granule,
-		.sink = { .put = sink_put, .opaque = w },
+		.sink = { .put = sink_put, .cancel = sink_cancel, .opaque = w },
 	};
 	struct region_desc desc = {
 		.range = { (uintptr_t)w->memory,
@@ -321,6 +339,32 @@ static void a_failing_sink_frees_the_writers(void **state)
 	assert_int_equal(r, -ENOSPC);
 	w->capture = capture_free(w->capture);
 	stop_writers(w);
+	world_free(w);
+}
+
+/* All wait for each other, and for a sink that takes nothing: that the target
+ * has died must be seen. Here somebody else dies in its stead. */
+static void a_stalled_sink_hides_no_death(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+	pid_t child = fork();
+
+	(void)state;
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	w->mortal = pidfd_from_pid(child);
+	assert_true(w->mortal >= 0);
+	populate(w);
+	make_capture(w, 16 * MIB, 64 * KIB);
+	start_writers(w);
+	take_instant(w);
+	assert_int_equal(capture_run(w->capture), -ESRCH);
+	w->capture = capture_free(w->capture);
+	stop_writers(w);
+	waitpid(child, NULL, 0);
+	close_fd(&w->mortal);
 	world_free(w);
 }
 
@@ -487,6 +531,7 @@ int main(void)
 		cmocka_unit_test(a_plain_copy_is_torn),
 		cmocka_unit_test(skipping_the_rearm_is_torn),
 		cmocka_unit_test(a_failing_sink_frees_the_writers),
+		cmocka_unit_test(a_stalled_sink_hides_no_death),
 		cmocka_unit_test(giving_up_frees_the_writers),
 		cmocka_unit_test(discarded_pages_are_noticed),
 		cmocka_unit_test(discards_before_the_instant_are_fine),

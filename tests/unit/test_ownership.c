@@ -798,7 +798,7 @@ static void make_capture(struct round *round)
 		.pagemap_fd = self.pagemap_fd,
 		.buffer_bytes = round->shape.buffer,
 		.granule_bytes = round->shape.granule,
-		.sink = { sink_put, sink_wait, sink_drain, round },
+		.sink = { sink_put, sink_wait, sink_drain, NULL, round },
 	};
 
 	config.uffd = open_uffd(&config.markers);

@@ -151,6 +151,16 @@ static void test_waits_for_a_quick_disk(void **state)
 	pthread_join(disk, NULL);
 }
 
+static void test_waits_no_longer_than_told(void **state)
+{
+	struct slab_pool *pool = *state;
+
+	while (pool->n_warm + pool->n_cold)
+		assert_non_null(slab_get_within(pool, true, LONG_NS));
+	assert_null(slab_get_within(pool, true, SHORT_NS));
+	assert_null(slab_get_within(pool, false, SHORT_NS));
+}
+
 static void *fail_later(void *pool)
 {
 	usleep(20000);
@@ -183,6 +193,7 @@ int main(void)
 		TEST(test_waits_no_longer_than_touching_takes),
 		TEST(test_fault_thread_waits_for_no_laggard),
 		TEST(test_waits_for_a_quick_disk),
+		TEST(test_waits_no_longer_than_told),
 		TEST(test_failure_ends_waiting),
 	};
 
