@@ -12,15 +12,10 @@
 
 #define BUF_LEN ((size_t)IMAGE_RUN_MAX_PAGES * IMAGE_PAGE_SIZE)
 
-/*
- * Blocks that a fresh QEMU fills from files need their zero pages said; they
- * are small. So may a block of guest RAM be, and then it does no harm.
- */
-#define EXPLICIT_ZEROS_MAX (64 * MIB)
-
 bool imagewalk_is_ram(const struct image_ram_block *block)
 {
-	return block->region >= 0 && block->used_length > EXPLICIT_ZEROS_MAX;
+	return block->region >= 0 &&
+	       block->used_length > RAM_BLOCK_FROM_FILE_MAX;
 }
 
 static int walk_zeros(const struct imagewalk *walk, size_t block,

@@ -17,6 +17,14 @@
 /* idstr[256] in QEMU's struct RAMBlock, with its NUL. */
 #define RAM_BLOCK_NAME_MAX 255
 
+/*
+ * The longest block that a fresh QEMU fills from a file (option ROMs, firmware,
+ * tables), so that its zero pages have to be said. Which it does fill, nothing
+ * tells. Guest RAM starts as zeros; where it is no longer than that, it does no
+ * harm.
+ */
+#define RAM_BLOCK_FROM_FILE_MAX ((uint64_t)64 << 20)
+
 struct ram_block {
 	char *name;	      /* idstr; what a migration stream calls it */
 	uint64_t page_size;   /* of the host mapping, in bytes */
