@@ -4,27 +4,23 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <time.h>
 
-#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
 #include "capture/capture.h"
-#include "config.h"
 #include "flow/connect.h"
+#include "flow/destination.h"
 #include "flow/freeze.h"
 #include "flow/keeper.h"
 #include "flow/machine.h"
 #include "flow/ram.h"
 #include "flow/storage.h"
-#include "image/writer.h"
 #include "qemu/devstate.h"
 #include "qemu/disks.h"
 #include "qemu/ramscan.h"
 #include "qemu/vm.h"
-#include "snapuffd/image-format.h"
 #include "sys/caps.h"
 #include "sys/pagemap.h"
 #include "sys/uffd.h"
@@ -109,28 +105,11 @@ static uint64_t choose_buffer(const struct dump_options *options,
 		       min_u64(available / BUFFER_SHARE, all + all / 2));
 }
 
-static int put_pages(void *opaque, unsigned region, uint64_t first_page,
-		     uint64_t n_pages, const void *data, struct hold *hold)
-{
-	return image_writer_put_pages(opaque, region, first_page, n_pages, data,
-				      hold);
-}
-
-static int wait_for_pages(void *opaque)
-{
-	return image_writer_wait(opaque);
-}
-
-static void drain_pages(void *opaque)
-{
-	image_writer_drain(opaque);
-}
-
 static int make_capture(struct capture **out,
 			const struct dump_options *options,
 			const struct target *target, const struct ram *ram,
 			struct keeper *keeper, int pagemap_fd,
-			struct image_writer *writer)
+			const struct capture_sink *sink)
 {
 	struct capture_config config = {
 		.pid = target->pid,
@@ -140,8 +119,7 @@ static int make_capture(struct capture **out,
 		.buffer_bytes = choose_buffer(options, ram),
 		.granule_bytes = options->granule_bytes ? options->granule_bytes
 							: GRANULE_DEFAULT,
-		.sink = { put_pages, wait_for_pages, drain_pages, NULL,
-			  writer },
+		.sink = *sink,
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
 	};
@@ -161,28 +139,6 @@ static int make_capture(struct capture **out,
 	r = capture_new(out, &config);
 	for (size_t i = 0; !r && i < ram->n_regions; i++)
 		r = capture_add_region(*out, &ram->regions[i].desc);
-	return r;
-}
-
-static int add_image_regions(struct image_writer *writer, const struct ram *ram)
-{
-	int r = 0;
-
-	for (size_t i = 0; !r && i < ram->n_regions; i++) {
-		const struct ram_region *region = &ram->regions[i];
-		const struct ram_block *block =
-			&ram->blocks.blocks[region->block];
-		struct image_region desc = {
-			.name = block->name,
-			.address = region->desc.range.start,
-			.length = range_len(region->desc.range),
-			.page_size = (uint32_t)block->page_size,
-			.backing = region->backing,
-			.file = region->file,
-		};
-
-		r = image_writer_add_region(writer, &desc);
-	}
 	return r;
 }
 
@@ -223,18 +179,13 @@ static int take_instant(const struct target *target, struct qmp *qmp,
 	return r;
 }
 
-static void fill_stats(struct image_stats *stats,
-		       const struct image_writer *writer,
-		       struct capture *capture)
+static void fill_stats(struct image_stats *stats, struct capture *capture)
 {
 	struct capture_stats figures;
 
 	capture_get_stats(capture, &figures);
 	stats->pages_total = figures.pages_total;
-	stats->pages_data = image_writer_data_pages(writer);
-	stats->pages_zero = stats->pages_total - stats->pages_data;
 	stats->pages_fault = figures.pages_fault;
-	stats->bytes_written = stats->pages_data * PAGE_SIZE;
 	stats->peak_buffer_bytes = figures.peak_buffer_bytes;
 	stats->noted_pages = figures.noted_pages;
 	stats->rearmed_pages = figures.rearmed_pages;
@@ -242,50 +193,28 @@ static void fill_stats(struct image_stats *stats,
 	stats->queue = figures.queue;
 }
 
-static int commit(struct image_writer *writer, const struct target *target,
-		  uint64_t started_unix_ns, uint64_t frozen_unix_ns,
-		  struct image_stats *stats, uint64_t started_ns)
-{
-	struct utsname host = {};
-	struct image_inventory inventory = {
-		.version = IMAGE_VERSION,
-		.kind = IMAGE_KIND_QEMU,
-		.complete = true,
-		.tool_version = SNAPUFFD_VERSION,
-		.host = host.nodename,
-		.kernel = host.release,
-		.pid = target->pid,
-		.started_unix_ns = started_unix_ns,
-		.frozen_unix_ns = frozen_unix_ns,
-	};
-	int r;
-
-	uname(&host);
-	/* The pages are most of the work; the image records its duration. */
-	r = image_writer_sync(writer);
-	if (r)
-		return r;
-	if (interrupt_pending())
-		return -EINTR;
-	stats->duration_ns = now_ns() - started_ns;
-	return image_writer_commit(writer, &inventory, stats);
-}
-
 static int dump(const struct dump_options *options, struct image_stats *stats)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
 	_cleanup_qmp_ struct qmp *qmp = NULL;
 	_cleanup_ram_ struct ram ram = {};
+	_cleanup_machine_ struct image_machine machine = {};
 	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
-	_cleanup_image_writer_ struct image_writer *writer = NULL;
+	_cleanup_destination_ struct destination *to = NULL;
 	_cleanup_close_ int pagemap_fd = -1;
 	_cleanup_devstate_ struct devstate devices = DEVSTATE_INIT;
-	_cleanup_machine_ struct image_machine machine = {};
 	_cleanup_storage_ struct storage storage = STORAGE_INIT;
 	_cleanup_capture_ struct capture *capture = NULL;
-	uint64_t started_unix_ns = unix_ns(), started_ns = now_ns();
-	uint64_t frozen_unix_ns, thawed_ns;
+	struct snapshot snapshot = {
+		.target = &target,
+		.ram = &ram,
+		.machine = &machine,
+		.devices = &devices,
+		.started_unix_ns = unix_ns(),
+		.started_ns = now_ns(),
+	};
 	struct vm_status status;
+	uint64_t thawed_ns;
 	int r;
 
 	*stats = (struct image_stats){};
@@ -312,9 +241,10 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		return log_errno(pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
 				 target.pid, target.pid);
 
-	r = image_writer_new(&writer, options->out, &options->writer);
-	if (!r)
-		r = add_image_regions(writer, &ram);
+	to = destination_new_image(options->out, &options->writer);
+	if (!to)
+		return -ENOMEM;
+	r = to->begin(to, &snapshot);
 	if (r)
 		return r;
 
@@ -325,7 +255,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 				options->out, options->qmp);
 	if (!r)
 		r = make_capture(&capture, options, &target, &ram, &keeper,
-				 pagemap_fd, writer);
+				 pagemap_fd, &to->sink);
 	if (!r)
 		r = drop_capabilities();
 	if (!r)
@@ -341,7 +271,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	if (r)
 		return r;
 
-	frozen_unix_ns = unix_ns();
+	snapshot.frozen_unix_ns = unix_ns();
 	r = take_instant(&target, qmp, &ram, &keeper, capture, &devices,
 			 &storage, status.running, &stats->pause_ns);
 	if (r)
@@ -353,22 +283,17 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 	if (r)
 		return r;
 	stats->captured_ns = now_ns() - thawed_ns;
-	r = capture_drain(capture);
+	r = devstate_finish(&devices);
+	/* The target has given all that is needed of it. */
 	if (!r)
-		r = devstate_finish(&devices);
-	if (!r)
-		r = image_writer_put_file(writer, IMAGE_DEVICE_STATE,
-					  devices.data, devices.len);
+		r = capture_drain(capture);
 	if (!r)
 		r = storage_describe(&storage, &machine);
-	if (!r)
-		r = image_writer_put_machine(writer, &machine);
 	if (r)
 		return r;
 
-	fill_stats(stats, writer, capture);
-	r = commit(writer, &target, started_unix_ns, frozen_unix_ns, stats,
-		   started_ns);
+	fill_stats(stats, capture);
+	r = to->finish(to, &snapshot, stats);
 	if (!r)
 		storage_keep(&storage);
 	return r;

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * The main job: a consistent image of a running VM.
+ * The main job: a consistent snapshot of a running VM.
  */
 
 #include <stdint.h>
@@ -26,8 +26,8 @@ struct dump_options {
 };
 
 /*
- * Dumps. Returns 0 when DIR is there and whole; else RESULT_* or -errno, after
- * one error line, with nothing left on disk or in the target. Only overlays
- * that the VM went over to stay in use, and a line for each says so.
+ * Dumps. Returns 0 when the snapshot is there and whole; else RESULT_* or
+ * -errno, after one error line, with nothing left on disk or in the target. Only
+ * overlays that the VM went over to stay in use, and a line for each says so.
  */
 int flow_dump(const struct dump_options *options, struct image_stats *stats);
