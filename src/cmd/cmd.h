@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "image/image.h"
 
@@ -75,12 +76,17 @@ int parse_size(const char *option, const char *text, uint64_t *bytes);
 int require_arguments(const struct verb *verb, int argc, int n,
 		      const char *what);
 
+/* For `--out -`: whether stdout can take a stream of bytes, and nothing else is
+ * to go there. 0 or RESULT_USAGE, logged. */
+int require_stdout(const struct verb *verb,
+		   const struct common_options *common);
+
 /* Prints and frees. 0, or -EIO when stdout does not take it. */
 int print_json(json_t *object);
 
 /* The keys that `dump` and `inspect` share. */
 json_t *stats_to_json(const struct image_stats *stats);
-void stats_print(const struct image_stats *stats);
+void stats_print(FILE *to, const struct image_stats *stats);
 
 /* "1.5 GiB"; `text` has room for 32 bytes. Returns it. */
 const char *format_size(char *text, uint64_t bytes);

@@ -73,12 +73,10 @@ static int run(int argc, char **argv)
 			"convert: --to and --out are needed; see snapuffd convert --help");
 		return RESULT_USAGE;
 	}
-	if (common.json && !strcmp(out, "-")) {
-		log_error("convert: --json and --out - both want stdout");
-		return RESULT_USAGE;
-	}
-
-	r = image_open(&image, argv[optind]);
+	if (!strcmp(out, "-"))
+		r = require_stdout(&cmd_convert, &common);
+	if (!r)
+		r = image_open(&image, argv[optind]);
 	if (!r)
 		r = flow_convert(image, format, out);
 	if (r)

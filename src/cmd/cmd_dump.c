@@ -19,6 +19,7 @@
 enum {
 	OPT_PID = OPT_FIRST,
 	OPT_OUT,
+	OPT_FORMAT,
 	OPT_QMP,
 	OPT_BUFFER,
 	OPT_GRANULE,
@@ -34,6 +35,7 @@ enum {
 static const struct option long_options[] = {
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "out", required_argument, NULL, OPT_OUT },
+	{ "format", required_argument, NULL, OPT_FORMAT },
 	{ "qmp", required_argument, NULL, OPT_QMP },
 	{ "buffer", required_argument, NULL, OPT_BUFFER },
 	{ "granule", required_argument, NULL, OPT_GRANULE },
@@ -48,6 +50,21 @@ static const struct option long_options[] = {
 	COMMON_LONG_OPTIONS,
 	{},
 };
+
+static int parse_format(const char *text, enum dump_format *format)
+{
+	if (!strcmp(text, "image")) {
+		*format = DUMP_IMAGE;
+	} else if (!strcmp(text, "qemu")) {
+		*format = DUMP_QEMU;
+	} else {
+		log_error(
+			"dump: --format %s: is no format; there are image and qemu",
+			text);
+		return RESULT_USAGE;
+	}
+	return 0;
+}
 
 static int parse_granule(const char *text, uint64_t *bytes)
 {
@@ -115,6 +132,38 @@ static int parse_seconds(const char *option, const char *text,
 	return 0;
 }
 
+static int check_options(const struct dump_options *options,
+			 const struct common_options *common)
+{
+	if (!options->pid || !options->out || !*options->out) {
+		log_error(
+			"dump: --pid and --out are needed; see snapuffd dump --help");
+		return RESULT_USAGE;
+	}
+	if (strcmp(options->out, "-"))
+		return 0;
+	if (options->format == DUMP_IMAGE) {
+		log_error(
+			"dump: --out -: an image is a directory; a stream is had with --format qemu");
+		return RESULT_USAGE;
+	}
+	return require_stdout(&cmd_dump, common);
+}
+
+/* On stderr where stdout is the snapshot. */
+static void print_summary(const struct dump_options *options,
+			  const struct image_stats *stats)
+{
+	FILE *to = strcmp(options->out, "-") ? stdout : stderr;
+
+	if (options->format == DUMP_IMAGE)
+		fprintf(to, "image      %s\n", options->out);
+	else
+		fprintf(to, "stream     %s\n",
+			to == stdout ? options->out : "stdout");
+	stats_print(to, stats);
+}
+
 static int run(int argc, char **argv)
 {
 	struct progress progress = {};
@@ -133,6 +182,9 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_OUT:
 			options.out = optarg;
+			break;
+		case OPT_FORMAT:
+			r = parse_format(optarg, &options.format);
 			break;
 		case OPT_QMP:
 			options.qmp = optarg;
@@ -172,13 +224,10 @@ static int run(int argc, char **argv)
 	}
 	if (!r)
 		r = require_arguments(&cmd_dump, argc, 0, "");
+	if (!r)
+		r = check_options(&options, &common);
 	if (r)
 		return r;
-	if (!options.pid || !options.out || !*options.out) {
-		log_error(
-			"dump: --pid and --out are needed; see snapuffd dump --help");
-		return RESULT_USAGE;
-	}
 
 	if (progress_wanted(&progress, common.quiet)) {
 		options.progress = progress_show;
@@ -195,27 +244,28 @@ static int run(int argc, char **argv)
 		json_object_set_new(object, "complete", json_true());
 		return print_json(object);
 	}
-	if (!common.quiet) {
-		printf("image      %s\n", options.out);
-		stats_print(&stats);
-	}
+	if (!common.quiet)
+		print_summary(&options, &stats);
 	return 0;
 }
 
 const struct verb cmd_dump = {
 	.name = "dump",
-	.summary = "snapshot a running process into a directory",
+	.summary = "snapshot a running process into a directory or stream",
 	.usage =
 		"usage: snapuffd dump --pid N --out DIR [options]\n"
+		"       snapuffd dump --pid N --out F --format qemu [options]\n"
 		"\n"
 		"Takes the memory and device state of a QEMU as they are at one instant,\n"
-		"while it runs on, and writes them to DIR, which must not exist.\n"
+		"while it runs on, and writes them to DIR or F, which must not exist.\n"
 		"\n"
 		"  --pid N          the process\n"
 		"  --out DIR        the image directory to make\n"
+		"  --format qemu    no image, but the stream that another QEMU takes with\n"
+		"                   -incoming; --out - sends it to stdout\n"
 		"  --qmp PATH       its QMP socket, instead of searching for it\n"
-		"  --buffer SIZE    memory for pages on their way to the disk, at least 16M\n"
-		"                   (default: a quarter of what is available)\n"
+		"  --buffer SIZE    memory for pages on their way to the disk or reader, at\n"
+		"                   least 16M (default: a quarter of what is available)\n"
 		"  --granule SIZE   what one write fault captures where memory is not in\n"
 		"                   huge pages, 4K to 2M (default: 256K)\n"
 		"  --rate-limit N   write at most N MiB a second\n"
@@ -234,6 +284,7 @@ const struct verb cmd_dump = {
 		"  --no-direct      write through the page cache\n" COMMON_USAGE
 		"\n"
 		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n"
-		"         snapuffd dump --pid 412 --out /var/backups/vm1 --disks overlay\n",
+		"         snapuffd dump --pid 412 --out /var/backups/vm1 --disks overlay\n"
+		"         snapuffd dump --pid 412 --out - --format qemu | ssh host 'cat >vm1.mig'\n",
 	.run = run,
 };

@@ -209,7 +209,7 @@ static void print_as_text(const struct image *image)
 		       image->machine.machine_class,
 		       image->machine.qemu_version,
 		       image->machine.running ? "running" : "paused");
-	stats_print(&image->stats);
+	stats_print(stdout, &image->stats);
 	if (image->stats.faults.n)
 		print_histogram(&image->stats.faults);
 

@@ -2,12 +2,14 @@
 #include "cmd/cmd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/result.h"
@@ -108,6 +110,22 @@ int require_arguments(const struct verb *verb, int argc, int n,
 		return 0;
 	return usage_error(verb,
 			   argc - optind < n ? what : "too many arguments");
+}
+
+int require_stdout(const struct verb *verb, const struct common_options *common)
+{
+	const char *why = NULL;
+
+	if (common->json)
+		why = "--json and --out - both want stdout";
+	else if (fcntl(STDOUT_FILENO, F_GETFL) < 0)
+		why = "--out -: stdout is closed";
+	else if (isatty(STDOUT_FILENO))
+		why = "--out -: stdout is a terminal; send it to a program or file";
+	if (!why)
+		return 0;
+	log_error("%s: %s", verb->name, why);
+	return RESULT_USAGE;
 }
 
 const char *format_size(char *text, uint64_t bytes)

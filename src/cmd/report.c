@@ -61,25 +61,27 @@ json_t *stats_to_json(const struct image_stats *s)
 		"faults", faults_to_json(&s->faults, &s->queue));
 }
 
-void stats_print(const struct image_stats *s)
+void stats_print(FILE *to, const struct image_stats *s)
 {
 	const struct histogram *h = &s->faults;
 	char a[32], b[32];
 
-	printf("pause      %.1f ms\n", ms(s->pause_ns));
-	printf("captured   %.0f ms after the pause\n", ms(s->captured_ns));
-	printf("duration   %.0f ms\n", ms(s->duration_ns));
-	printf("memory     %s, of which %s held data\n",
-	       format_size(a, s->pages_total * PAGE_SIZE),
-	       format_size(b, s->pages_data * PAGE_SIZE));
-	printf("buffers    %s at most\n", format_size(a, s->peak_buffer_bytes));
+	fprintf(to, "pause      %.1f ms\n", ms(s->pause_ns));
+	fprintf(to, "captured   %.0f ms after the pause\n", ms(s->captured_ns));
+	fprintf(to, "duration   %.0f ms\n", ms(s->duration_ns));
+	fprintf(to, "memory     %s, of which %s held data\n",
+		format_size(a, s->pages_total * PAGE_SIZE),
+		format_size(b, s->pages_data * PAGE_SIZE));
+	fprintf(to, "buffers    %s at most\n",
+		format_size(a, s->peak_buffer_bytes));
 	if (!h->n) {
-		printf("faults     none\n");
+		fprintf(to, "faults     none\n");
 		return;
 	}
-	printf("faults     %" PRIu64
-	       ", which captured %s; served in p50 %.0f us, p99 %.0f us, p99.9 %.0f us, worst %.0f us\n",
-	       h->n, format_size(a, s->pages_fault * PAGE_SIZE),
-	       us(histogram_quantile(h, 0.5)), us(histogram_quantile(h, 0.99)),
-	       us(histogram_quantile(h, 0.999)), us(h->max));
+	fprintf(to,
+		"faults     %" PRIu64
+		", which captured %s; served in p50 %.0f us, p99 %.0f us, p99.9 %.0f us, worst %.0f us\n",
+		h->n, format_size(a, s->pages_fault * PAGE_SIZE),
+		us(histogram_quantile(h, 0.5)), us(histogram_quantile(h, 0.99)),
+		us(histogram_quantile(h, 0.999)), us(h->max));
 }

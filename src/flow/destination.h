@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * Where a snapshot goes: an image directory.
+ * Where a snapshot goes: an image directory, or a migration stream.
  *
  *   destination_new_…  nothing is done yet
  *   begin              the target can be dumped, and was not touched: claims
@@ -49,6 +49,9 @@ struct destination {
 /* NULL when there is no memory. Strings must live as long as it does. */
 struct destination *destination_new_image(
 	const char *dir, const struct image_writer_options *options);
+
+/* `path` as for output_open(); `rate` in bytes a second, 0: no limit. */
+struct destination *destination_new_stream(const char *path, uint64_t rate);
 
 static inline void destination_freep(struct destination **to)
 {

@@ -193,6 +193,19 @@ static void fill_stats(struct image_stats *stats, struct capture *capture)
 	stats->queue = figures.queue;
 }
 
+static struct destination *choose_destination(
+	const struct dump_options *options)
+{
+	switch (options->format) {
+	case DUMP_IMAGE:
+		return destination_new_image(options->out, &options->writer);
+	case DUMP_QEMU:
+		return destination_new_stream(options->out,
+					      options->writer.rate);
+	}
+	return NULL;
+}
+
 static int dump(const struct dump_options *options, struct image_stats *stats)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
@@ -241,7 +254,7 @@ static int dump(const struct dump_options *options, struct image_stats *stats)
 		return log_errno(pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
 				 target.pid, target.pid);
 
-	to = destination_new_image(options->out, &options->writer);
+	to = choose_destination(options);
 	if (!to)
 		return -ENOMEM;
 	r = to->begin(to, &snapshot);

@@ -13,9 +13,15 @@
 #include "image/image.h"
 #include "image/writer.h"
 
+enum dump_format {
+	DUMP_IMAGE, /* a directory */
+	DUMP_QEMU,  /* a classic migration stream, for -incoming */
+};
+
 struct dump_options {
 	pid_t pid;
-	const char *out;	/* the directory to make */
+	enum dump_format format;
+	const char *out;	/* what to make; "-": stdout (DUMP_QEMU) */
 	const char *qmp;	/* path; NULL: find it */
 	uint64_t buffer_bytes;	/* 0: a share of free memory */
 	uint64_t granule_bytes; /* 0: chosen by backing */
@@ -27,7 +33,8 @@ struct dump_options {
 
 /*
  * Dumps. Returns 0 when the snapshot is there and whole; else RESULT_* or
- * -errno, after one error line, with nothing left on disk or in the target. Only
- * overlays that the VM went over to stay in use, and a line for each says so.
+ * -errno, after one error line, with nothing left on disk or in the target.
+ * Only overlays that the VM went over to stay in use, and a line for each says
+ * so. Nothing is written to stdout before the instant.
  */
 int flow_dump(const struct dump_options *options, struct image_stats *stats);

@@ -2,6 +2,8 @@
 """What the command line says of itself, and to those who mistype."""
 
 import re
+import shlex
+import subprocess
 
 import pytest
 from harness import cli
@@ -56,6 +58,10 @@ def test_version():
         ["dump", "--pid", "99999999999999999999", "--out", "image"],
         ["dump", "--pid", "", "--out", "image"],
         ["dump", "--pid", "1", "--out", ""],
+        ["dump", "--pid", "1", "--out", "-"],
+        ["dump", "--pid", "1", "--out", "-", "--format", "image"],
+        ["dump", "--pid", "1", "--out", "-", "--format", "qemu", "--json"],
+        ["dump", "--pid", "1", "--out", "file", "--format", "frobnicate"],
         ["dump", "--pid", "1", "--out", "image", "stray"],
         ["check", "--pid", "x"],
         ["check", "stray"],
@@ -67,6 +73,7 @@ def test_version():
         ["convert", "image", "--out", "file"],
         ["convert", "image", "--to", "frobnicate", "--out", "file"],
         ["convert", "--to", "qemu", "--out", "file"],
+        ["convert", "image", "--to", "qemu", "--out", "-", "--json"],
     ],
     ids=" ".join,
 )
@@ -76,3 +83,28 @@ def test_usage_error(tmp_path, monkeypatch, args):
     result.expect_error(cli.USAGE)
     assert result.out == b""
     assert not list(tmp_path.iterdir())
+
+
+STREAMS = [
+    ["dump", "--pid", "1", "--format", "qemu", "--out", "-"],
+    ["convert", "image", "--to", "qemu", "--out", "-"],
+]
+
+
+@pytest.mark.parametrize("args", STREAMS, ids=lambda args: args[0])
+def test_a_stream_does_not_go_to_a_terminal(args):
+    done = subprocess.run(
+        ["script", "-qec", shlex.join([cli.program(), *args]), "/dev/null"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == cli.USAGE
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 1 and "terminal" in lines[0], lines
+
+
+@pytest.mark.parametrize("args", STREAMS, ids=lambda args: args[0])
+def test_a_stream_needs_an_open_stdout(args):
+    """Else it would go into whatever is opened first."""
+    cli.run(*args, prefix=["sh", "-c", 'exec "$0" "$@" >&-']).expect_error(
+        cli.USAGE, "closed"
+    )
