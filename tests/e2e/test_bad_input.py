@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from harness import cli, host, procstate
 from harness.guest import GuestSpec
+from harness.procstate import unharmed
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
@@ -32,16 +33,6 @@ void _start(void)
 def assert_nothing_left(out):
     assert not os.path.lexists(out)
     assert not os.path.lexists(f"{out}.partial")
-
-
-@contextlib.contextmanager
-def unharmed(guest):
-    """After the block the guest is as it was before, and its memory whole."""
-    before = procstate.settled(guest.pid)
-    yield
-    procstate.assert_same(before)
-    guest.wait_checks(1)
-    assert guest.status() == "running"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,12 @@ import stat
 
 import pytest
 from harness import cli, host, procstate
-from harness.guest import GuestError, GuestSpec, qemu10
+from harness.guest import (
+    GuestError,
+    GuestSpec,
+    assert_same_instant,
+    qemu10,
+)
 
 PAGE = 4096
 
@@ -85,16 +90,6 @@ def dump(guest, out, *options, running=True):
     assert not out.with_name(out.name + ".partial").exists()
     cli.run("verify", out).expect(cli.DONE)
     return figures
-
-
-def assert_same_instant(source, restored, checks=2):
-    """The restored guest is whole, and its judge goes on from a line that its
-    source has printed.  Returns the step of that line."""
-    restored.wait_checks(checks)
-    first = restored.verdicts()[0]
-    start = first.seq - first.writes
-    assert start in {v.seq for v in source.verdicts()} | {source.judge_start}
-    return start
 
 
 @pytest.mark.parametrize("spec", GUESTS.values(), ids=GUESTS.keys())

@@ -103,16 +103,7 @@ def test_torn_memory_is_convicted(guests, tmp_path, mode, torn):
     else:
         pairs = [(targets[key], donors[key])
                  for key in targets.keys() & donors.keys()]  # fmt: skip
-    spliced = None
-    for at, donor_at in pairs:
-        old = bytes(into[at : at + stream.PAGE_LEN])
-        new = bytes(donor[donor_at : donor_at + stream.PAGE_LEN])
-        steps = judge.page_step(old), judge.page_step(new)
-        if None not in steps and steps[0] != steps[1]:
-            into[at : at + stream.PAGE_LEN] = new
-            spliced = steps
-            break
-    assert spliced, "the streams do not differ in any page of the judge"
+    spliced = stream.tear(into, donor, pairs)
 
     path = tmp_path / "torn"
     path.write_bytes(into)

@@ -84,11 +84,11 @@ class Running:
     Held (SIGSTOP) it is at a known step for as long as a test needs.
     """
 
-    def __init__(self, *args):
+    def __init__(self, *args, stdout=subprocess.PIPE):
         self.argv = [program(), *map(str, args)]
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=stdout, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def __enter__(self):
@@ -132,5 +132,5 @@ class Running:
             raise AssertionError(
                 f"{' '.join(self.argv)}: still running after {timeout} s"
             ) from None
-        return Result(self.argv, self.process.returncode, out,
+        return Result(self.argv, self.process.returncode, out or b"",
                       err.decode(errors="replace"))  # fmt: skip

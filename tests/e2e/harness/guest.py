@@ -155,9 +155,10 @@ class Guest:
     """A QEMU process.  Use as a context manager, or close() it."""
 
     def __init__(self, spec, incoming=None, dimm_addr=None, disk=None,
-                 paused=False):
+                 paused=False, stdin=subprocess.DEVNULL):
         self.spec = spec
         self.incoming = incoming
+        self.stdin = stdin
         self.dimm_addr = dimm_addr
         self.process = None
         self.dir = Path(tempfile.mkdtemp(prefix="snapuffd-guest-"))
@@ -270,7 +271,7 @@ class Guest:
         with open(self.dir / "stderr", "wb") as stderr:
             self.process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=self.stdin,
                 stdout=stderr,
                 stderr=stderr,
                 preexec_fn=in_child,
@@ -289,14 +290,14 @@ class Guest:
             devices = qmp.command("query-memory-devices")
         self.dimm_addr = devices[0]["data"]["addr"]
 
-    def restore(self, incoming, spec=None, paused=False):
+    def restore(self, incoming, spec=None, **options):
         """A QEMU of the same machine that reads `incoming`."""
         return Guest(
             spec or self.spec,
             incoming=incoming,
             dimm_addr=self.dimm_addr,
             disk=getattr(self, "disk", None),
-            paused=paused,
+            **options,
         )
 
     def kill(self):
@@ -450,5 +451,16 @@ class Guest:
                 time.sleep(0.05)
 
 
+def assert_same_instant(source, restored, checks=2):
+    """The restored guest is whole, and its judge goes on from a line that its
+    source has printed.  Returns the step of that line."""
+    restored.wait_checks(checks)
+    first = restored.verdicts()[0]
+    start = first.seq - first.writes
+    assert start in {v.seq for v in source.verdicts()} | {source.judge_start}
+    return start
+
+
 __all__ = ["DIMM_MIB", "Guest", "GuestError", "GuestSpec", "Qmp", "QmpError",
-           "RAM_KINDS", "build", "cache_dir", "qemu10"]  # fmt: skip
+           "RAM_KINDS", "assert_same_instant", "build", "cache_dir",
+           "qemu10"]  # fmt: skip

@@ -6,6 +6,7 @@ traced thread, no page protection.  A live QEMU changes by itself a little (its
 heap grows, pool threads come and go), so the comparison is by what matters.
 """
 
+import contextlib
 import os
 import re
 import time
@@ -230,3 +231,13 @@ def assert_same(before, patience=3.0, but=None):
             break
         time.sleep(0.05)
     assert not found, f"process {before.pid} was changed: " + "; ".join(found)
+
+
+@contextlib.contextmanager
+def unharmed(guest):
+    """After the block the guest is as it was before, and its memory whole."""
+    before = settled(guest.pid)
+    yield
+    assert_same(before)
+    guest.wait_checks(1)
+    assert guest.status() == "running"

@@ -7,7 +7,9 @@ the sections of "ram" (migration/savevm.c, migration/ram.c of QEMU).
 
 import struct
 
-PAGE_LEN = 4096
+from . import judge
+
+PAGE_LEN = judge.PAGE_LEN
 
 _START, _PART, _END, _FULL, _CONFIGURATION, _FOOTER = 1, 2, 3, 4, 7, 0x7E
 _ZERO, _MEM_SIZE, _PAGE, _EOS, _CONTINUE = 2, 4, 8, 0x10, 0x20
@@ -67,3 +69,17 @@ def ram_pages(stream):
             else:
                 raise AssertionError(f"record flags {flags:#x} at {at}")
         assert take("B") == _FOOTER and take("I") == section, "no footer"
+
+
+def tear(into, donor, pairs):
+    """Puts one page of `donor` into the stream `into`: the first of `pairs`,
+    positions in both, whose pages are the judge's and of different steps.
+    Returns these two steps."""
+    for at, donor_at in pairs:
+        old = bytes(into[at : at + PAGE_LEN])
+        new = bytes(donor[donor_at : donor_at + PAGE_LEN])
+        steps = judge.page_step(old), judge.page_step(new)
+        if None not in steps and steps[0] != steps[1]:
+            into[at : at + PAGE_LEN] = new
+            return steps
+    raise AssertionError("the streams do not differ in any page of the judge")
