@@ -32,7 +32,7 @@ GUESTS = {
     "file": GuestSpec(ram="file"),
     "hugetlb": GuestSpec(ram="hugetlb"),
     "numa": GuestSpec(ram="numa", mem_mib=160, judge={"mib": 64}),
-    "dimm": GuestSpec(ram="dimm", mem_mib=96, judge={"mib": 128}),
+    "dimm": GuestSpec(ram="dimm", mem_mib=128, judge={"mib": 128}),
     "sandbox": GuestSpec(sandbox=True, disk="raw"),
     "unprivileged": GuestSpec(user="nobody"),
     "unprivileged-memfd-sandbox": GuestSpec(
@@ -293,7 +293,7 @@ def test_check_accepts_what_can_be_dumped(guests):
 
 @pytest.mark.slow
 def test_twenty_dumps_in_a_row(guests, out):
-    source = guests.start(GuestSpec(mem_mib=96))
+    source = guests.start(GuestSpec(mem_mib=128))
     source.wait_checks(1)
     before = procstate.settled(source.pid)
     images = [out.with_name(f"image{i}") for i in range(20)]

@@ -22,7 +22,7 @@ MACHINES = {
     "file-virtio-net": GuestSpec(ram="file", nic="virtio-net-pci"),
     "hugetlb": GuestSpec(ram="hugetlb"),
     "numa": GuestSpec(ram="numa", mem_mib=160, judge={"mib": 64}),
-    "dimm": GuestSpec(ram="dimm", mem_mib=96, judge={"mib": 128}),
+    "dimm": GuestSpec(ram="dimm", mem_mib=128, judge={"mib": 128}),
     "unprivileged": GuestSpec(user="nobody"),
 }
 

@@ -122,7 +122,7 @@ def start_reader(guests, source, kind, place):
         ("unix", GuestSpec(ram="memfd", disk="raw")),
         ("fifo", GuestSpec(machine="q35", smp=2, vga="std", nic="e1000")),
         ("fifo", GuestSpec(ram="anon4k")),
-        ("unix", GuestSpec(ram="dimm", mem_mib=96, judge={"mib": 128})),
+        ("unix", GuestSpec(ram="dimm", mem_mib=128, judge={"mib": 128})),
     ],
     ids=["stdin", "unix-memfd-disk", "fifo-q35-vga", "fifo-small-pages",
          "unix-dimm"],

@@ -25,7 +25,7 @@ KINDS = {
     "file": GuestSpec(ram="file"),
     "hugetlb": GuestSpec(ram="hugetlb"),
     "numa": GuestSpec(ram="numa", mem_mib=160, judge={"mib": 64}),
-    "dimm": GuestSpec(ram="dimm", mem_mib=96, judge={"mib": 128}),
+    "dimm": GuestSpec(ram="dimm", mem_mib=128, judge={"mib": 128}),
     "vga-net-sandbox": GuestSpec(
         vga="std", nic="virtio-net-pci", sandbox=True
     ),
