@@ -340,6 +340,8 @@ static int set_format_above(struct cmdline *line, const char *child)
 		if (strcmp(optlist_get(&list, "file") ?: "", child))
 			continue;
 		optlist_set_first(&list, "qcow2");
+		/* Whatever was said of it, the overlay has one. */
+		optlist_remove(&list, "backing");
 		return store(line, i, &list);
 	}
 	return -ENOENT;
@@ -356,6 +358,7 @@ static int replace_node(struct cmdline *line, size_t i, struct optlist *list,
 	/* What is not said anew is found out: of a file, not of a device. */
 	if (!strcmp(key, "file.filename")) {
 		optlist_set(list, "file.driver", "file");
+		optlist_remove(list, "backing");
 		optlist_set_first(list, "qcow2");
 		return store(line, i, list);
 	}

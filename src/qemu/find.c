@@ -341,9 +341,16 @@ static enum socket_use use_of(const struct finder *finder, char *const *argv,
 	return socket_use_from_argv(argv, name, fds, n_fds);
 }
 
-/* Tries the target's listening sockets of one use. 0: one is QMP. */
-static int try_all(struct finder *finder, char *const *argv,
-		   enum socket_use use, struct qmp **out)
+static bool is_busy(const struct finder *finder,
+		    const struct unix_socket *listener)
+{
+	return find_client(finder, listener);
+}
+
+/* Tries the target's listening sockets of one use; of these, those that have a
+ * client, or have none. 0: one is QMP. */
+static int try_some(struct finder *finder, char *const *argv,
+		    enum socket_use use, bool busy, struct qmp **out)
 {
 	size_t i;
 	int r;
@@ -354,13 +361,24 @@ static int try_all(struct finder *finder, char *const *argv,
 
 		if (socket->type != SOCK_STREAM || !socket->name_len ||
 		    !proc_sockets_has(&finder->held, socket->inode) ||
-		    use_of(finder, argv, socket) != use)
+		    use_of(finder, argv, socket) != use ||
+		    is_busy(finder, socket) != busy)
 			continue;
 		r = try_socket(finder, socket, out);
 		if (r != RESULT_UNSUPPORTED)
 			return r;
 	}
 	return RESULT_UNSUPPORTED;
+}
+
+/* Who waits for a busy one waits in vain for GREETING_MS. */
+static int try_all(struct finder *finder, char *const *argv,
+		   enum socket_use use, struct qmp **out)
+{
+	int r = try_some(finder, argv, use, false, out);
+
+	return r == RESULT_UNSUPPORTED ? try_some(finder, argv, use, true, out)
+				       : r;
 }
 
 static int search(struct finder *finder, struct qmp **out)

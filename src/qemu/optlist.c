@@ -133,6 +133,8 @@ static int flatten(struct optlist *list, const char *key, json_t *value,
 	else if (json_is_integer(value))
 		n = asprintf(&text, "%" JSON_INTEGER_FORMAT,
 			     json_integer_value(value));
+	else if (json_is_null(value))
+		n = asprintf(&text, "%s", "");
 	else if (json_is_boolean(value))
 		n = asprintf(&text, "%s", json_is_true(value) ? "on" : "off");
 	else

@@ -4,7 +4,8 @@
 /*
  * The value of a QEMU command-line option: "FIRST,key=value,flag", a comma in a
  * value doubled (util/qemu-option.c, util/keyval.c), or a JSON object. Keys of
- * nested objects are joined by dots, as -blockdev and -object take them too.
+ * nested objects are joined by dots, as -blockdev and -object take them too;
+ * null is an empty value, as -blockdev has it.
  *
  * Running out of memory makes a list say so in optlist_error(), once for all
  * calls before; until then the others may be called on.

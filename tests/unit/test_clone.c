@@ -286,7 +286,9 @@ static void test_disks(void **state)
 	     "driver=raw,node-name=d,file.driver=host_device,file.filename=/vm/d",
 	     "-blockdev",
 	     "{\"driver\":\"file\",\"node-name\":\"p\",\"filename\":\"/vm/e\"}",
-	     "-blockdev", "node-name=f,driver=raw,file=p");
+	     "-blockdev",
+	     "{\"node-name\":\"f\",\"driver\":\"raw\",\"file\":\"p\","
+	     "\"backing\":null}");
 	assert_int_equal(clone_replace_disk(&line, "/", "/vm/d", "/o/d"), 0);
 	assert_int_equal(clone_replace_disk(&line, "/", "/vm/e", "/o/e"), 0);
 	EXPECT(&line, "-blockdev",
