@@ -3,6 +3,7 @@
 on; and what the reader of that pipe does never hurts it."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -96,6 +97,17 @@ def connect(path):
         time.sleep(0.02)
 
 
+def open_fifo(path):
+    """To write into, once somebody reads."""
+    try:
+        writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        assert error.errno == errno.ENXIO, error
+        return None
+    os.set_blocking(writer, True)
+    return writer
+
+
 def start_reader(guests, source, kind, place):
     """A QEMU that waits for its stream, and what to write that into."""
     path = place / "incoming"
@@ -109,7 +121,7 @@ def start_reader(guests, source, kind, place):
         return restored, connect(path)
     os.mkfifo(path)
     restored = guests.restore(source, f"exec:cat {shlex.quote(str(path))}")
-    return restored, os.open(path, os.O_WRONLY)
+    return restored, restored.wait("reader", lambda: open_fifo(path))
 
 
 # clones
