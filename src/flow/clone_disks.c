@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/result.h"
@@ -43,6 +44,11 @@ static char *overlay_path(const char *dir, const struct image_disk *disk,
 		n = asprintf(&path, "%s/%s.qcow2", dir, name);
 	else
 		n = asprintf(&path, "%s/disk%zu.qcow2", dir, i);
+	if (n >= 0 && !access(path, F_OK)) {
+		free(path);
+		n = asprintf(&path, "%s/disk%zu-%zu.qcow2", dir, i,
+			     strlen(name));
+	}
 	return n < 0 ? NULL : path;
 }
 
@@ -157,6 +163,44 @@ static int clone_disk(const struct image *image, size_t i, bool changed,
 	return r;
 }
 
+/* A file that the VM only reads. */
+static bool is_read_only(const struct image *image, const char *file)
+{
+	for (size_t i = 0; i < image->machine.n_disks; i++) {
+		const struct image_disk *disk = &image->machine.disks[i];
+		_cleanup_free_ char *one = absolute(image, disk->file);
+		_cleanup_free_ char *other = absolute(image, file);
+
+		if (disk->read_only && one && other && !strcmp(one, other))
+			return true;
+	}
+	return false;
+}
+
+/* A disk of the command line that the VM did not have any more: its file is
+ * somebody else's by now. */
+static int check_no_others(const struct image *image, const char *dir,
+			   const struct cmdline *line)
+{
+	size_t i = 0, len = strlen(dir);
+	int r;
+
+	for (;;) {
+		_cleanup_free_ char *file = NULL;
+
+		r = clone_next_disk(line, &i, &file);
+		if (r <= 0)
+			return r;
+		if ((!strncmp(file, dir, len) && file[len] == '/') ||
+		    is_read_only(image, file))
+			continue;
+		log_error(
+			"%s: disk %s is on the command line, but the VM did not have it any more; give the whole command line after --",
+			image->path, file);
+		return RESULT_FAILED;
+	}
+}
+
 int clone_disks(const struct image *image, bool changed, bool pretend,
 		const char *dir, struct cmdline *line)
 {
@@ -165,5 +209,5 @@ int clone_disks(const struct image *image, bool changed, bool pretend,
 	for (size_t i = 0; !r && i < image->machine.n_disks; i++)
 		if (!image->machine.disks[i].read_only)
 			r = clone_disk(image, i, changed, pretend, dir, line);
-	return r;
+	return r ? r : check_no_others(image, dir, line);
 }

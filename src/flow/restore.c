@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
@@ -22,6 +23,7 @@
 #include "qemu/cmdline.h"
 #include "qemu/detach.h"
 #include "qemu/launch.h"
+#include "qemu/optlist.h"
 
 /* From here on a file can be RAM without being open for writing: "rom=off" of
  * memory-backend-file. */
@@ -70,10 +72,15 @@ static int check_same_memory(const struct image *image,
 	int r;
 
 	r = cmdline_init(&recorded, image->machine.argv, image->machine.n_args);
+	if (r == -EINVAL)
+		log_error(
+			"%s: the command line ends in an option without its value",
+			image->path);
 	if (!r)
 		r = clone_get_memory(&recorded, &wanted);
-	if (!r)
-		r = clone_get_memory(line, &given);
+	if (r)
+		return r == -EINVAL ? RESULT_FAILED : r;
+	r = clone_get_memory(line, &given);
 	if (r)
 		return r == -EINVAL ? RESULT_USAGE : r;
 	if (wanted == given)
@@ -142,8 +149,14 @@ static int map_ram(const struct image *image, const char *dir,
 		const struct image_ram_block *block = &machine->blocks[i];
 		_cleanup_free_ char *path = NULL;
 
+		_cleanup_close_ int fd = -1;
+
 		if (!imagewalk_is_ram(block))
 			continue;
+		/* QEMU would make a file that is missing. */
+		fd = image_open_pages(image, &image->regions[block->region]);
+		if (fd < 0)
+			return RESULT_FAILED;
 		if (asprintf(&path, "%s/%s", dir,
 			     image->regions[block->region].pages_file) < 0)
 			return -ENOMEM;
@@ -165,6 +178,11 @@ static int choose_ram(const struct restore_options *options,
 {
 	int r;
 
+	/* First: blocks that are not mapped are loaded, where they must not be
+	 * the first VM's. */
+	r = clone_unshare_ram(line);
+	if (r)
+		return r == -EINVAL ? RESULT_USAGE : r;
 	*eager = options->eager || !has_memory_backend(binary);
 	if (!*eager) {
 		r = map_ram(image, path,
@@ -175,8 +193,62 @@ static int choose_ram(const struct restore_options *options,
 			return r == -EINVAL ? RESULT_USAGE : r;
 		*eager = true;
 	}
-	r = clone_unshare_ram(line);
-	return r == -EINVAL ? RESULT_USAGE : r;
+	return 0;
+}
+
+/* A path that means the same wherever QEMU runs; to be freed. */
+static char *make_absolute(const char *cwd, const char *path)
+{
+	_cleanup_free_ char *ours = cwd ? NULL : getcwd(NULL, 0);
+	char *full;
+
+	if (*path == '/')
+		return strdup(path);
+	if ((!cwd && !ours) ||
+	    asprintf(&full, "%s/%s", cwd ? cwd : ours, path) < 0)
+		return NULL;
+	return full;
+}
+
+static int add_qmp(struct cmdline *line, const char *path)
+{
+	_cleanup_free_ char *full = make_absolute(NULL, path), *text = NULL;
+	_cleanup_optlist_ struct optlist list = {};
+
+	if (!full || optlist_init(&list, "", NULL))
+		return -ENOMEM;
+	optlist_set_first(&list, full);
+	optlist_set(&list, "server", "on");
+	optlist_set(&list, "wait", "off");
+	text = optlist_print(&list);
+	if (!text)
+		return -ENOMEM;
+	cmdline_add_format(line, "qmp", "unix:%s", text);
+	return cmdline_error(line);
+}
+
+/*
+ * The QEMU to run: one that PATH has, or by its path, which is asked for its
+ * version here and run in another directory.
+ */
+static int choose_program(const struct restore_options *options,
+			  const struct image *image, struct cmdline *line)
+{
+	const char *program =
+		options->program ? options->program : line->program;
+	bool recorded = !options->program && !options->argv;
+	char *chosen;
+
+	if (strchr(program, '/'))
+		chosen = make_absolute(recorded ? image->machine.cwd : NULL,
+				       program);
+	else
+		chosen = strdup(program);
+	if (!chosen)
+		return -ENOMEM;
+	free(line->program);
+	line->program = chosen;
+	return 0;
 }
 
 /* The command line of the new VM, but for what launch_start() adds. */
@@ -210,10 +282,7 @@ static int make_cmdline(const struct restore_options *options,
 		return r == -EINVAL ? RESULT_FAILED : r;
 	if (!image->machine.running)
 		cmdline_add(line, "S", NULL);
-	if (options->qmp)
-		cmdline_add_format(line, "qmp", "unix:%s,server=on,wait=off",
-				   options->qmp);
-	return cmdline_error(line);
+	return options->qmp ? add_qmp(line, options->qmp) : cmdline_error(line);
 }
 
 /* Writes the stream while QEMU reads it. */
@@ -266,11 +335,11 @@ static int load(struct launch *launch, const char *program,
 	if (r)
 		launch_deinit(launch);
 	pthread_join(feeder.thread, NULL);
-	if (r == -EINTR)
-		return log_errno(r, "interrupted; the VM was ended");
 	/* Positive: an image that could not be read, which has been said. */
 	if (feeder.result > 0)
 		return feeder.result;
+	if (r == -EINTR || (r && feeder.result == -EINTR))
+		return log_errno(-EINTR, "interrupted; the VM was ended");
 	if (r == -ECONNABORTED)
 		log_error("%s did not take the image: %s", program, words);
 	return r ? r : feeder.result;
@@ -279,9 +348,13 @@ static int load(struct launch *launch, const char *program,
 static int fill_command(const char *path, struct cmdline *line,
 			struct restore_report *report)
 {
+	_cleanup_free_ char *quoted = cmdline_quote(path);
+
+	if (!quoted)
+		return -ENOMEM;
 	/* What reads the stream when the line is run by hand. */
 	cmdline_add_format(line, "incoming",
-			   "exec:snapuffd convert '%s' --to %s --out -", path,
+			   "exec:snapuffd convert %s --to %s --out -", quoted,
 			   report->eager ? "qemu" : "devices");
 	report->command = cmdline_print(line);
 	cmdline_remove_all(line, "incoming");
@@ -297,17 +370,24 @@ static int start(const struct image *image, const struct qemu_binary *binary,
 	struct launch_options how = {
 		.cwd = options->argv ? NULL : image->machine.cwd,
 		.deny_punching = !report->eager && !has_read_only_ram(binary),
+		.keep_fds = options->argv,
 	};
+	bool had_qmp;
 	int r;
 
 	if (asprintf(&log, "%s/qemu.log", dir->path) < 0)
 		return -ENOMEM;
 	how.log = log;
+	had_qmp = options->qmp && !access(options->qmp, F_OK);
 	r = launch_start(&launch, line, &how);
 	if (!r)
 		r = load(&launch, line->program, image, report->eager);
-	if (r)
+	if (r) {
+		launch_deinit(&launch);
+		if (options->qmp && !had_qmp)
+			unlink(options->qmp);
 		return r;
+	}
 	report->started_ns = now_ns() - launch.started_ns;
 	report->running = image->machine.running;
 	report->pid = launch.pid;
@@ -357,11 +437,8 @@ int flow_restore(const struct restore_options *options,
 			options->argv ? "restore" : image->path);
 		return options->argv ? RESULT_USAGE : RESULT_FAILED;
 	}
-	if (!r && options->program) {
-		free(line.program);
-		line.program = strdup(options->program);
-		r = line.program ? 0 : -ENOMEM;
-	}
+	if (!r)
+		r = choose_program(options, image, &line);
 	if (!r)
 		r = qemu_binary_init(&binary, line.program);
 	if (!r)
@@ -371,8 +448,14 @@ int flow_restore(const struct restore_options *options,
 				 &report->eager);
 	if (!r)
 		r = fill_command(path, &line, report);
-	if (r || options->print)
+	if (r)
 		return r;
+	if (options->print) {
+		if (!report->eager && !has_read_only_ram(&binary))
+			log_warning(
+				"QEMU before 8.2, run by hand, punches holes into the image when a balloon inflates; restore keeps it from that");
+		return 0;
+	}
 	return start(image, &binary, options, &line, &dir, report);
 }
 

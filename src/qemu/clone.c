@@ -182,8 +182,12 @@ static int find_backend(const struct cmdline *line, const char *id, size_t *i,
 	return 0;
 }
 
+/* Whether the block is named "/objects/ID" instead of "ID"; by default it was
+ * in machines up to 4.0 (hw/core/machine.c). */
+#define CANONICAL "x-use-canonical-path-for-ramblock-id"
+
 static int make_file_backend(struct optlist *list, const char *id,
-			     uint64_t size, const char *path,
+			     bool canonical, uint64_t size, const char *path,
 			     enum clone_file how)
 {
 	char bytes[32];
@@ -194,6 +198,7 @@ static int make_file_backend(struct optlist *list, const char *id,
 	optlist_set(list, "size", bytes);
 	optlist_set(list, "mem-path", path);
 	optlist_set(list, "share", "off");
+	optlist_set(list, CANONICAL, canonical ? "on" : "off");
 	if (how == CLONE_FILE_READ_ONLY) {
 		optlist_set(list, "readonly", "on");
 		optlist_set(list, "rom", "off");
@@ -219,7 +224,7 @@ int clone_back_ram(struct cmdline *line, const char *idstr, uint64_t size,
 	if (!found && strcmp(idstr, PC_RAM))
 		return -ENOENT;
 
-	r = make_file_backend(&new, id, size, path, how);
+	r = make_file_backend(&new, id, id != idstr, size, path, how);
 	if (r)
 		return r;
 	if (found)
@@ -257,6 +262,9 @@ int clone_unshare_ram(struct cmdline *line)
 			return r;
 		optlist_set(&new, "id", optlist_get(&old, "id") ?: "");
 		optlist_set(&new, "size", optlist_get(&old, "size") ?: "");
+		if (optlist_has(&old, CANONICAL))
+			optlist_set(&new, CANONICAL,
+				    optlist_get(&old, CANONICAL));
 		r = store(line, i, &new);
 		if (r)
 			return r;
@@ -393,6 +401,59 @@ static int replace_in_option(struct cmdline *line, size_t i, const char *cwd,
 		if (is_file(optlist_get(&list, keys[k]), cwd, file))
 			return replace_node(line, i, &list, keys[k], overlay);
 	return -ENOENT;
+}
+
+/* Whether an option names an image file, and does not say that it is only
+ * read. */
+static int names_writable(const struct cmdline_option *option,
+			  struct optlist *list, const char **file)
+{
+	const char *driver;
+	int r;
+
+	*file = NULL;
+	if (!strncmp(option->name, "hd", 2) && strlen(option->name) == 3) {
+		*file = option->value;
+		return 0;
+	}
+	if (!strcmp(option->name, "drive")) {
+		r = parse(option, NULL, list);
+		if (!r && !optlist_is_on(list, "readonly", false) &&
+		    !optlist_is_on(list, "read-only", false) &&
+		    !optlist_is_on(list, "snapshot", false) &&
+		    strcmp(optlist_get(list, "media") ?: "", "cdrom"))
+			*file = optlist_get(list, "file");
+		return r;
+	}
+	if (strcmp(option->name, "blockdev"))
+		return 0;
+	r = parse(option, "driver", list);
+	if (r || optlist_is_on(list, "read-only", false))
+		return r;
+	driver = optlist_first(list) ?: "";
+	if (!strcmp(driver, "file") || !strcmp(driver, "host_device"))
+		*file = optlist_get(list, "filename");
+	else if (!optlist_has(list, "backing.file.filename"))
+		*file = optlist_get(list, "file.filename");
+	return 0;
+}
+
+int clone_next_disk(const struct cmdline *line, size_t *i, char **file)
+{
+	for (; *i < line->n_options; ++*i) {
+		_cleanup_optlist_ struct optlist list = {};
+		const char *found;
+		int r = names_writable(&line->options[*i], &list, &found);
+
+		if (r)
+			return r;
+		if (!found || !*found)
+			continue;
+		++*i;
+		*file = strdup(found);
+		return *file ? 1 : -ENOMEM;
+	}
+	return 0;
 }
 
 int clone_replace_disk(struct cmdline *line, const char *cwd, const char *file,

@@ -46,6 +46,12 @@ int clone_back_ram(struct cmdline *line, const char *idstr, uint64_t size,
  */
 int clone_unshare_ram(struct cmdline *line);
 
+/*
+ * The next disk that QEMU would write to, from option *i on; moves *i behind
+ * it. 1 and its file as it is named, to be freed; 0: no more; -EINVAL (logged).
+ */
+int clone_next_disk(const struct cmdline *line, size_t *i, char **file);
+
 /* Whether there is an -object or -device of that id. */
 bool clone_has_id(const struct cmdline *line, const char *id);
 

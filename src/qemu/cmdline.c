@@ -237,6 +237,21 @@ static void put_quoted(FILE *out, const char *text)
 	fputc('\'', out);
 }
 
+char *cmdline_quote(const char *word)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	put_quoted(out, word);
+	if (!fclose(out))
+		return text;
+	free(text);
+	return NULL;
+}
+
 char *cmdline_print(const struct cmdline *line)
 {
 	char *text = NULL;

@@ -59,5 +59,8 @@ int cmdline_error(const struct cmdline *line);
  * the line is not changed. NULL: no memory. */
 char **cmdline_to_argv(const struct cmdline *line);
 
+/* A word as one types it in a shell; to be freed. */
+char *cmdline_quote(const char *word);
+
 /* As one types it in a shell, an option a line; to be freed. */
 char *cmdline_print(const struct cmdline *line);

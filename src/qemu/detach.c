@@ -11,8 +11,17 @@
 #include "base/util.h"
 #include "qemu/optlist.h"
 
+#define NAMES_MAX 64
+
+/* The directory of the new VM, and the names that are taken in it. */
+struct place {
+	const char *dir;
+	char *names[NAMES_MAX];
+	size_t n_names;
+};
+
 /* One option's value -> another one: an allocated text; or NULL with *r set. */
-typedef char *(*rewrite_fn)(const char *value, const char *run_dir, int *r);
+typedef char *(*rewrite_fn)(const char *value, struct place *place, int *r);
 
 static char *print(const struct optlist *list, int *r)
 {
@@ -23,20 +32,45 @@ static char *print(const struct optlist *list, int *r)
 	return text;
 }
 
-/* "RUN/serial.log" of "/var/log/serial.log"; to be freed. */
-static char *in_run_dir(const char *run_dir, const char *path)
+static void place_deinit(struct place *place)
+{
+	while (place->n_names)
+		free(place->names[--place->n_names]);
+}
+
+static bool is_taken(const struct place *place, const char *name)
+{
+	/* launch.h's log */
+	if (!strcmp(name, "qemu.log"))
+		return true;
+	for (size_t i = 0; i < place->n_names; i++)
+		if (!strcmp(place->names[i], name))
+			return true;
+	return false;
+}
+
+/* "DIR/serial.log" of "/var/log/serial.log", "DIR/1-serial.log" of the next one
+ * of that name; to be freed. NULL: no memory, or more than anybody has. */
+static char *in_place(struct place *place, const char *path)
 {
 	const char *base = strrchr(path, '/');
-	char *to;
+	char *name, *to;
 
 	base = base ? base + 1 : path;
-	return asprintf(&to, "%s/%s", run_dir, base) < 0 ? NULL : to;
+	if (place->n_names == NAMES_MAX)
+		return NULL;
+	if (is_taken(place, base)
+		    ? asprintf(&name, "%zu-%s", place->n_names, base) < 0
+		    : !(name = strdup(base)))
+		return NULL;
+	place->names[place->n_names++] = name;
+	return asprintf(&to, "%s/%s", place->dir, name) < 0 ? NULL : to;
 }
 
 /* Gives a key another file of the same name. */
-static void redirect(struct optlist *list, const char *key, const char *run_dir)
+static void redirect(struct optlist *list, const char *key, struct place *place)
 {
-	_cleanup_free_ char *to = in_run_dir(run_dir, optlist_get(list, key));
+	_cleanup_free_ char *to = in_place(place, optlist_get(list, key));
 
 	if (to)
 		optlist_set(list, key, to);
@@ -44,9 +78,9 @@ static void redirect(struct optlist *list, const char *key, const char *run_dir)
 		list->no_memory = true;
 }
 
-static char *detach_path(const char *value, const char *run_dir, int *r)
+static char *detach_path(const char *value, struct place *place, int *r)
 {
-	char *to = in_run_dir(run_dir, value);
+	char *to = in_place(place, value);
 
 	if (!to)
 		*r = -ENOMEM;
@@ -55,17 +89,24 @@ static char *detach_path(const char *value, const char *run_dir, int *r)
 
 /* "unix:PATH,server=on,wait=off" and the other short forms of a character
  * device: -qmp, -monitor, -serial, -parallel, -debugcon. */
-static char *detach_short_chardev(const char *value, const char *run_dir,
+static char *detach_short_chardev(const char *value, struct place *place,
 				  int *r)
 {
-	static const char *const keep[] = { "null",  "none", "pty",	"vc",
-					    "stdio", "mon:", "chardev:" };
+	static const char *const keep[] = { "null", "none",  "pty",
+					    "vc",   "stdio", "chardev:" };
 	static const char *const files[] = { "unix:", "file:" };
 	_cleanup_optlist_ struct optlist list = {};
 	_cleanup_free_ char *path = NULL, *rest = NULL;
 	char *text = NULL;
 	bool is_unix;
 
+	/* A monitor on the same device: what it is follows. */
+	if (!strncmp(value, "mon:", 4)) {
+		rest = detach_short_chardev(value + 4, place, r);
+		if (!rest || asprintf(&text, "mon:%s", rest) < 0)
+			return NULL;
+		return text;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 		if (!strncmp(value, keep[i], strlen(keep[i])))
 			return strdup(value);
@@ -81,7 +122,7 @@ static char *detach_short_chardev(const char *value, const char *run_dir,
 		/* One that calls somebody has nobody to call. */
 		if (is_unix && !optlist_is_on(&list, "server", false))
 			break;
-		path = in_run_dir(run_dir, optlist_first(&list));
+		path = in_place(place, optlist_first(&list));
 		if (!path)
 			return NULL;
 		optlist_set_first(&list, path);
@@ -122,35 +163,34 @@ static void make_null(struct optlist *list)
 }
 
 /* A listening socket gets a path of its own, also one that was handed in. */
-static void move_server(struct optlist *list, const char *run_dir)
+static void move_server(struct optlist *list, struct place *place)
 {
-	char *path;
+	char *name;
 
-	if (optlist_has(list, "path")) {
-		redirect(list, "path", run_dir);
-	} else {
-		if (asprintf(&path, "%s/%s.sock", run_dir,
+	if (!optlist_has(list, "path")) {
+		if (asprintf(&name, "%s.sock",
 			     optlist_get(list, "id") ?: "chardev") < 0) {
 			list->no_memory = true;
 			return;
 		}
 		optlist_remove(list, "fd");
-		optlist_set(list, "path", path);
-		free(path);
+		optlist_set(list, "path", name);
+		free(name);
 	}
+	redirect(list, "path", place);
 	optlist_remove(list, "nowait");
 	optlist_set(list, "wait", "off");
 }
 
 /* A log: one that was handed in (-add-fd) has no name but its id. */
-static void move_file(struct optlist *list, const char *run_dir)
+static void move_file(struct optlist *list, struct place *place)
 {
 	if (!strncmp(optlist_get(list, "path"), "/dev/fdset/", 11))
 		optlist_set(list, "path", optlist_get(list, "id") ?: "chardev");
-	redirect(list, "path", run_dir);
+	redirect(list, "path", place);
 }
 
-static char *detach_chardev(const char *value, const char *run_dir, int *r)
+static char *detach_chardev(const char *value, struct place *place, int *r)
 {
 	static const char *const keep[] = { "null",  "pty",	"vc",
 					    "stdio", "ringbuf", "memory" };
@@ -163,21 +203,21 @@ static char *detach_chardev(const char *value, const char *run_dir, int *r)
 		return NULL;
 	backend = optlist_first(&list) ?: "";
 	if (optlist_has(&list, "logfile"))
-		redirect(&list, "logfile", run_dir);
+		redirect(&list, "logfile", place);
 	for (size_t i = 0; i < ARRAY_SIZE(keep); i++)
 		kept |= !strcmp(backend, keep[i]);
 	if (!strcmp(backend, "file") && optlist_has(&list, "path"))
-		move_file(&list, run_dir);
+		move_file(&list, place);
 	else if (!strcmp(backend, "socket") &&
 		 optlist_is_on(&list, "server", false) &&
 		 (optlist_has(&list, "path") || optlist_has(&list, "fd")))
-		move_server(&list, run_dir);
+		move_server(&list, place);
 	else if (!kept)
 		make_null(&list);
 	return print(&list, r);
 }
 
-static char *detach_netdev(const char *value, const char *run_dir, int *r)
+static char *detach_netdev(const char *value, struct place *place, int *r)
 {
 	static const char *const drop[] = {
 		"hostfwd", "smb",    "smbserver",  "guestfwd", "ifname",
@@ -187,7 +227,7 @@ static char *detach_netdev(const char *value, const char *run_dir, int *r)
 	_cleanup_optlist_ struct optlist list = {};
 	const char *type;
 
-	(void)run_dir;
+	(void)place;
 	*r = optlist_init(&list, value, "type");
 	if (*r)
 		return NULL;
@@ -197,6 +237,16 @@ static char *detach_netdev(const char *value, const char *run_dir, int *r)
 	    !strcmp(type, "hubport"))
 		return strdup(value);
 
+	/* "fds=30:31": each is a queue, of which the card has as many. */
+	if (optlist_has(&list, "fds")) {
+		char queues[16];
+		unsigned n = 1;
+
+		for (const char *c = optlist_get(&list, "fds"); *c; c++)
+			n += *c == ':';
+		snprintf(queues, sizeof(queues), "%u", n);
+		optlist_set(&list, "queues", queues);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(drop); i++)
 		optlist_remove(&list, drop[i]);
 	if (!strcmp(type, "tap") || !strcmp(type, "bridge")) {
@@ -224,11 +274,11 @@ static char *detach_netdev(const char *value, const char *run_dir, int *r)
 	return print(&list, r);
 }
 
-static char *detach_audio(const char *value, const char *run_dir, int *r)
+static char *detach_audio(const char *value, struct place *place, int *r)
 {
 	_cleanup_optlist_ struct optlist list = {}, none = {};
 
-	(void)run_dir;
+	(void)place;
 	*r = optlist_init(&list, value, "driver");
 	if (!*r)
 		*r = optlist_init(&none, "none", "driver");
@@ -239,20 +289,45 @@ static char *detach_audio(const char *value, const char *run_dir, int *r)
 	return print(&none, r);
 }
 
-/* A key in a file that went with the VM, as libvirt's do: what it protects
- * cannot be had any more, but the object may be asked for. */
-static char *detach_object(const char *value, const char *run_dir, int *r)
+/* What QEMU writes there is one VM's. */
+static char *detach_trace(const char *value, struct place *place, int *r)
 {
 	_cleanup_optlist_ struct optlist list = {};
-	const char *file;
 
-	(void)run_dir;
+	*r = optlist_init(&list, value, "enable");
+	if (*r)
+		return NULL;
+	if (optlist_has(&list, "file"))
+		redirect(&list, "file", place);
+	return print(&list, r);
+}
+
+/* Whatever is said in a file, sockets among it, would be shared. */
+static char *refuse(const char *value, struct place *place, int *r)
+{
+	(void)value;
+	(void)place;
+	*r = -EOPNOTSUPP;
+	return NULL;
+}
+
+/* A key in a file that went with the VM, as libvirt's do: what it protects
+ * cannot be had any more, but the object may be asked for. */
+static char *detach_object(const char *value, struct place *place, int *r)
+{
+	_cleanup_optlist_ struct optlist list = {};
+	const char *file, *type;
+
 	*r = optlist_init(&list, value, "qom-type");
 	if (*r)
 		return NULL;
+	type = optlist_first(&list) ?: "";
 	file = optlist_get(&list, "file");
-	if (strcmp(optlist_first(&list) ?: "", "secret") || !file ||
-	    !access(file, R_OK))
+	if (!strcmp(type, "filter-dump") && file) {
+		redirect(&list, "file", place);
+		return print(&list, r);
+	}
+	if (strcmp(type, "secret") || !file || !access(file, R_OK))
 		return strdup(value);
 	optlist_remove(&list, "file");
 	optlist_remove(&list, "format");
@@ -271,6 +346,8 @@ static const struct rule {
 	{ "gdb", NULL },
 	{ "s", NULL },
 	{ "writeconfig", NULL },
+	{ "qtest", NULL },
+	{ "qtest-log", NULL },
 	{ "add-fd", NULL },
 	{ "display", NULL },
 	{ "curses", NULL },
@@ -286,6 +363,8 @@ static const struct rule {
 	{ "serial", detach_short_chardev },
 	{ "parallel", detach_short_chardev },
 	{ "debugcon", detach_short_chardev },
+	{ "readconfig", refuse },
+	{ "trace", detach_trace },
 	{ "chardev", detach_chardev },
 	{ "object", detach_object },
 	{ "netdev", detach_netdev },
@@ -304,6 +383,7 @@ static const struct rule *find_rule(const char *name)
 
 int detach_cmdline(struct cmdline *line, const char *run_dir)
 {
+	_cleanup_(place_deinit) struct place place = { .dir = run_dir };
 	size_t i = 0;
 
 	while (i < line->n_options) {
@@ -320,10 +400,16 @@ int detach_cmdline(struct cmdline *line, const char *run_dir)
 			cmdline_remove(line, i);
 			continue;
 		}
-		value = rule->rewrite(option->value, run_dir, &r);
+		value = rule->rewrite(option->value, &place, &r);
 		if (r == -EINVAL)
 			return log_errno(r, "-%s %s: cannot be read",
 					 option->name, option->value);
+		if (r == -EOPNOTSUPP) {
+			log_error(
+				"-%s %s: what is in that file may be the first VM's alone; give the whole command line after --",
+				option->name, option->value);
+			return -EINVAL;
+		}
 		cmdline_replace(line, i++, rule->name, value);
 	}
 	if (!cmdline_get(line, "nographic"))

@@ -6,7 +6,8 @@
  * share, or fight for, goes elsewhere. RAM and disks are not done here
  * (qemu/clone.h).
  *
- *   sockets that QEMU makes, log files, pid files  into `run_dir`
+ *   sockets that QEMU makes, log files, pid files  into `run_dir`, under the
+ *                                                  same names where that goes
  *   other ends: clients, host ports, devices, spice  a null device
  *   displays                                       none
  *   network  user: without its forwarded host ports;
@@ -18,5 +19,6 @@
 
 #include "qemu/cmdline.h"
 
-/* 0; -EINVAL, logged, for an option that cannot be read; -ENOMEM. */
+/* 0; -EINVAL, logged, for an option that cannot be read, or -readconfig, which
+ * may say anything; -ENOMEM. */
 int detach_cmdline(struct cmdline *line, const char *run_dir);

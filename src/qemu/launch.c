@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -57,6 +58,10 @@ static void run(char *const *argv, const struct launch_options *options,
 	dup2(fds->log, 2);
 	if (null > 2)
 		close(null);
+	/* What whoever called us had open is not QEMU's. A command line of
+	 * theirs may mean some of it. */
+	if (!options->keep_fds)
+		close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
 	keep_open(fds->monitor);
 	keep_open(fds->stream);
 	if (options->cwd && chdir(options->cwd))

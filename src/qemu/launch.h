@@ -18,6 +18,7 @@ struct launch_options {
 	const char *cwd;    /* NULL: ours */
 	const char *log;    /* file that gets stdout and stderr of QEMU */
 	bool deny_punching; /* sys/deny.h */
+	bool keep_fds; /* ours that are not close-on-exec are QEMU's, too */
 };
 
 struct launch {

@@ -286,7 +286,11 @@ void optlist_remove(struct optlist *list, const char *key)
 	for (size_t i = 0; i < list->n_items; i++) {
 		struct optlist_item *item = &list->items[i];
 
-		if (!item->key || strcmp(item->key, key)) {
+		size_t len = strlen(key);
+		bool is_it = item->key && !strncmp(item->key, key, len) &&
+			     (!item->key[len] || item->key[len] == '.');
+
+		if (!is_it) {
 			list->items[to++] = *item;
 			continue;
 		}

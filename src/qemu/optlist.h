@@ -50,6 +50,8 @@ bool optlist_is_on(const struct optlist *list, const char *key, bool otherwise);
 
 /* Sets a key once: where it stands, else at the end. */
 void optlist_set(struct optlist *list, const char *key, const char *value);
+
+/* Removes a key and what is nested in it: "hostfwd", "hostfwd.0.str". */
 void optlist_remove(struct optlist *list, const char *key);
 
 /* 0 or -ENOMEM. */

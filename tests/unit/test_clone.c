@@ -142,11 +142,61 @@ static void test_detach_what_libvirt_hands_in(void **state)
 		 "secret,id=l,file=/dev/null", "-nographic"));
 }
 
+/* Neither the first VM's files nor one another's. */
+static void test_detach_names(void **state)
+{
+	(void)state;
+	detach(L("-serial", "mon:unix:/run/a/vm,server=on", "-qmp",
+		 "unix:/run/b/vm,server=on", "-D", "/var/log/qemu.log",
+		 "-serial", "mon:stdio", "-qtest", "unix:/q", "-object",
+		 "filter-dump,id=f,netdev=n,file=/var/f.pcap", "-trace",
+		 "enable=x,file=/var/t", "-nographic"),
+	       L("-serial", "mon:unix:/run/c/vm,server=on,wait=off", "-qmp",
+		 "unix:/run/c/1-vm,server=on,wait=off", "-D",
+		 "/run/c/2-qemu.log", "-serial", "mon:stdio", "-object",
+		 "filter-dump,id=f,netdev=n,file=/run/c/f.pcap", "-trace",
+		 "x,file=/run/c/t", "-nographic"));
+	detach(L("-netdev",
+		 "{\"type\":\"tap\",\"id\":\"t\",\"fds\":\"30:31\","
+		 "\"vhostfds\":\"32:33\"}",
+		 "-netdev",
+		 "{\"type\":\"user\",\"id\":\"u\",\"hostfwd\":[{\"str\":"
+		 "\"tcp::1-:2\"}]}",
+		 "-nographic"),
+	       L("-netdev", "tap,id=t,queues=2,script=no,downscript=no",
+		 "-netdev", "user,id=u", "-nographic"));
+}
+
+static void test_next_disk(void **state)
+{
+	struct cmdline line;
+	size_t i = 0;
+	char *file;
+
+	(void)state;
+	LINE(&line, "-drive", "file=/ro,readonly=on", "-cdrom", "/cd", "-drive",
+	     "media=cdrom,file=/cd2", "-hda", "/a", "-blockdev",
+	     "driver=file,node-name=p,filename=/b", "-blockdev",
+	     "driver=qcow2,file=p", "-blockdev",
+	     "driver=raw,file.driver=file,file.filename=/c,read-only=on");
+	assert_int_equal(clone_next_disk(&line, &i, &file), 1);
+	assert_string_equal(file, "/a");
+	free(file);
+	assert_int_equal(clone_next_disk(&line, &i, &file), 1);
+	assert_string_equal(file, "/b");
+	free(file);
+	assert_int_equal(clone_next_disk(&line, &i, &file), 0);
+	cmdline_deinit(&line);
+}
+
 static void test_detach_bad(void **state)
 {
 	struct cmdline line;
 
 	(void)state;
+	LINE(&line, "-readconfig", "/etc/vm.cfg");
+	assert_int_equal(detach_cmdline(&line, "/r"), -EINVAL);
+	cmdline_deinit(&line);
 	LINE(&line, "-chardev", "{\"id\":");
 	assert_int_equal(detach_cmdline(&line, "/r"), -EINVAL);
 	cmdline_deinit(&line);
@@ -223,7 +273,7 @@ static void test_ram(void **state)
 			 0);
 	EXPECT(&line, "-machine", "pc,memory-backend=pc.ram", "-object",
 	       "memory-backend-file,id=pc.ram,size=4096,mem-path=/i/a,,b.pages,"
-	       "share=off,readonly=on,rom=off");
+	       "share=off,x-use-canonical-path-for-ramblock-id=off,readonly=on,rom=off");
 	cmdline_deinit(&line);
 
 	/* objects, one of them named by its path */
@@ -241,9 +291,11 @@ static void test_ram(void **state)
 		clone_back_ram(&line, "x", 8192, "/i/x", CLONE_FILE_PRIVATE),
 		-ENOENT);
 	EXPECT(&line, "-object",
-	       "memory-backend-file,id=m,size=8192,mem-path=/i/m,share=off",
+	       "memory-backend-file,id=m,size=8192,mem-path=/i/m,share=off,"
+	       "x-use-canonical-path-for-ramblock-id=off",
 	       "-object",
-	       "memory-backend-file,id=n,size=8192,mem-path=/i/n,share=off",
+	       "memory-backend-file,id=n,size=8192,mem-path=/i/n,share=off,"
+	       "x-use-canonical-path-for-ramblock-id=on",
 	       "-object", "iothread,id=pc.ram");
 	assert_true(clone_has_id(&line, "n"));
 	assert_false(clone_has_id(&line, "x"));
@@ -305,7 +357,9 @@ int main(void)
 		cmocka_unit_test(test_detach_sockets),
 		cmocka_unit_test(test_detach_the_rest),
 		cmocka_unit_test(test_detach_what_libvirt_hands_in),
+		cmocka_unit_test(test_detach_names),
 		cmocka_unit_test(test_detach_bad),
+		cmocka_unit_test(test_next_disk),
 		cmocka_unit_test(test_machine),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_ram),
