@@ -124,7 +124,6 @@ int launch_start(struct launch *launch, struct cmdline *line,
 		return log_errno(-errno, "pipe: %m");
 	stream = pipe_ends[0];
 	launch->stream_fd = pipe_ends[1];
-	fcntl(launch->stream_fd, F_SETPIPE_SZ, (int)MIB);
 
 	fds = (struct inherited){ monitor, stream, log };
 	remove_ends(line);
