@@ -23,24 +23,6 @@ static bool is_machine(const struct cmdline_option *option)
 	return !strcmp(option->name, "machine") || !strcmp(option->name, "M");
 }
 
-static int parse(const struct cmdline_option *option, const char *implied,
-		 struct optlist *list)
-{
-	int r = optlist_init(list, option->value, implied);
-
-	if (r == -EINVAL)
-		log_error("-%s %s: cannot be read", option->name,
-			  option->value);
-	return r;
-}
-
-/* Writes a changed list back to its option. */
-static int store(struct cmdline *line, size_t i, const struct optlist *list)
-{
-	cmdline_replace(line, i, line->options[i].name, optlist_print(list));
-	return cmdline_error(line);
-}
-
 char *clone_get_machine(const struct cmdline *line, int *r)
 {
 	char *machine = NULL;
@@ -51,7 +33,7 @@ char *clone_get_machine(const struct cmdline *line, int *r)
 
 		if (!is_machine(&line->options[i]))
 			continue;
-		*r = parse(&line->options[i], "type", &list);
+		*r = cmdline_parse(line, i, "type", &list);
 		if (*r || !optlist_first(&list))
 			continue;
 		free(machine);
@@ -71,14 +53,14 @@ static int set_machine(struct cmdline *line, const char *key, const char *value)
 
 		if (!is_machine(&line->options[i]))
 			continue;
-		r = parse(&line->options[i], "type", &list);
+		r = cmdline_parse(line, i, "type", &list);
 		if (r)
 			return r;
 		if (key)
 			optlist_set(&list, key, value);
 		else
 			optlist_set_first(&list, value);
-		return store(line, i, &list);
+		return cmdline_store(line, i, &list);
 	}
 	if (key)
 		cmdline_add_format(line, "machine", "%s=%s", key, value);
@@ -96,10 +78,10 @@ int clone_set_machine(struct cmdline *line, const char *class)
 
 		if (!is_machine(&line->options[i]))
 			continue;
-		r = parse(&line->options[i], "type", &list);
+		r = cmdline_parse(line, i, "type", &list);
 		if (!r && optlist_first(&list)) {
 			optlist_set_first(&list, class);
-			r = store(line, i, &list);
+			r = cmdline_store(line, i, &list);
 		}
 		if (r)
 			return r;
@@ -143,7 +125,7 @@ int clone_get_memory(const struct cmdline *line, uint64_t *bytes)
 
 		if (strcmp(option->name, "m") && strcmp(option->name, "memory"))
 			continue;
-		r = parse(option, "size", &list);
+		r = cmdline_parse(line, i, "size", &list);
 		if (r)
 			return r;
 		if (!optlist_first(&list))
@@ -169,7 +151,7 @@ static int find_backend(const struct cmdline *line, const char *id, size_t *i,
 
 		if (strcmp(option->name, "object"))
 			continue;
-		r = parse(option, "qom-type", list);
+		r = cmdline_parse(line, *i, "qom-type", list);
 		if (r)
 			return r;
 		type = optlist_first(list) ?: "";
@@ -228,7 +210,7 @@ int clone_back_ram(struct cmdline *line, const char *idstr, uint64_t size,
 	if (r)
 		return r;
 	if (found)
-		return store(line, i, &new);
+		return cmdline_store(line, i, &new);
 
 	text = optlist_print(&new);
 	if (!text)
@@ -249,7 +231,7 @@ int clone_unshare_ram(struct cmdline *line)
 
 		if (strcmp(line->options[i].name, "object"))
 			continue;
-		r = parse(&line->options[i], "qom-type", &old);
+		r = cmdline_parse(line, i, "qom-type", &old);
 		if (r)
 			return r;
 		path = optlist_get(&old, "mem-path");
@@ -265,7 +247,7 @@ int clone_unshare_ram(struct cmdline *line)
 		if (optlist_has(&old, CANONICAL))
 			optlist_set(&new, CANONICAL,
 				    optlist_get(&old, CANONICAL));
-		r = store(line, i, &new);
+		r = cmdline_store(line, i, &new);
 		if (r)
 			return r;
 	}
@@ -286,188 +268,4 @@ bool clone_has_id(const struct cmdline *line, const char *id)
 			return true;
 	}
 	return false;
-}
-
-/* Whether a path of the command line is that file, by name or by inode. */
-static bool is_file(const char *path, const char *cwd, const char *file)
-{
-	_cleanup_free_ char *full = NULL;
-	struct stat a, b;
-
-	if (!path)
-		return false;
-	if (!strncmp(path, "file:", 5))
-		path += 5;
-	if (*path != '/') {
-		if (asprintf(&full, "%s/%s", cwd, path) < 0)
-			return false;
-		path = full;
-	}
-	if (!strcmp(path, file))
-		return true;
-	return !stat(path, &a) && !stat(file, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino;
-}
-
-/* -drive file=…, and -hda and its like, which become one. */
-static int replace_drive(struct cmdline *line, size_t i, const char *overlay)
-{
-	const char *name = line->options[i].name;
-	_cleanup_optlist_ struct optlist list = {};
-	char index[2] = "";
-	int r;
-
-	if (!strcmp(name, "drive")) {
-		r = parse(&line->options[i], NULL, &list);
-	} else {
-		index[0] = (char)(name[2] - 'a' + '0'); /* "hda" */
-		r = optlist_init(&list, "", NULL);
-		optlist_set(&list, "index", index);
-		optlist_set(&list, "media", "disk");
-	}
-	if (r)
-		return r;
-	optlist_set(&list, "file", overlay);
-	optlist_set(&list, "format", "qcow2");
-	cmdline_replace(line, i, "drive", optlist_print(&list));
-	return cmdline_error(line);
-}
-
-/* The node above the one named `child` reads what is now a qcow2. */
-static int set_format_above(struct cmdline *line, const char *child)
-{
-	for (size_t i = 0; i < line->n_options; i++) {
-		_cleanup_optlist_ struct optlist list = {};
-		int r;
-
-		if (strcmp(line->options[i].name, "blockdev"))
-			continue;
-		r = parse(&line->options[i], "driver", &list);
-		if (r)
-			return r;
-		if (strcmp(optlist_get(&list, "file") ?: "", child))
-			continue;
-		optlist_set_first(&list, "qcow2");
-		/* Whatever was said of it, the overlay has one. */
-		optlist_remove(&list, "backing");
-		return store(line, i, &list);
-	}
-	return -ENOENT;
-}
-
-/* -blockdev driver=file,filename=…, or a format with its file inside. */
-static int replace_node(struct cmdline *line, size_t i, struct optlist *list,
-			const char *key, const char *overlay)
-{
-	const char *name = optlist_get(list, "node-name");
-	int r;
-
-	optlist_set(list, key, overlay);
-	/* What is not said anew is found out: of a file, not of a device. */
-	if (!strcmp(key, "file.filename")) {
-		optlist_set(list, "file.driver", "file");
-		optlist_remove(list, "backing");
-		optlist_set_first(list, "qcow2");
-		return store(line, i, list);
-	}
-	optlist_set_first(list, "file");
-	r = name ? set_format_above(line, name) : -ENOENT;
-	return r ? r : store(line, i, list);
-}
-
-static int replace_in_option(struct cmdline *line, size_t i, const char *cwd,
-			     const char *file, const char *overlay)
-{
-	static const char *const keys[] = { "filename", "file.filename" };
-	const struct cmdline_option *option = &line->options[i];
-	_cleanup_optlist_ struct optlist list = {};
-	int r;
-
-	if (!strncmp(option->name, "hd", 2) && strlen(option->name) == 3)
-		return is_file(option->value, cwd, file)
-			       ? replace_drive(line, i, overlay)
-			       : -ENOENT;
-	if (strcmp(option->name, "drive") && strcmp(option->name, "blockdev"))
-		return -ENOENT;
-	r = parse(option, strcmp(option->name, "blockdev") ? NULL : "driver",
-		  &list);
-	if (r)
-		return r;
-	if (!strcmp(option->name, "drive"))
-		return is_file(optlist_get(&list, "file"), cwd, file)
-			       ? replace_drive(line, i, overlay)
-			       : -ENOENT;
-	for (size_t k = 0; k < ARRAY_SIZE(keys); k++)
-		if (is_file(optlist_get(&list, keys[k]), cwd, file))
-			return replace_node(line, i, &list, keys[k], overlay);
-	return -ENOENT;
-}
-
-/* Whether an option names an image file, and does not say that it is only
- * read. */
-static int names_writable(const struct cmdline_option *option,
-			  struct optlist *list, const char **file)
-{
-	const char *driver;
-	int r;
-
-	*file = NULL;
-	if (!strncmp(option->name, "hd", 2) && strlen(option->name) == 3) {
-		*file = option->value;
-		return 0;
-	}
-	if (!strcmp(option->name, "drive")) {
-		r = parse(option, NULL, list);
-		if (!r && !optlist_is_on(list, "readonly", false) &&
-		    !optlist_is_on(list, "read-only", false) &&
-		    !optlist_is_on(list, "snapshot", false) &&
-		    strcmp(optlist_get(list, "media") ?: "", "cdrom"))
-			*file = optlist_get(list, "file");
-		return r;
-	}
-	if (strcmp(option->name, "blockdev"))
-		return 0;
-	r = parse(option, "driver", list);
-	if (r || optlist_is_on(list, "read-only", false))
-		return r;
-	driver = optlist_first(list) ?: "";
-	if (!strcmp(driver, "file") || !strcmp(driver, "host_device"))
-		*file = optlist_get(list, "filename");
-	else if (!optlist_has(list, "backing.file.filename"))
-		*file = optlist_get(list, "file.filename");
-	return 0;
-}
-
-int clone_next_disk(const struct cmdline *line, size_t *i, char **file)
-{
-	for (; *i < line->n_options; ++*i) {
-		_cleanup_optlist_ struct optlist list = {};
-		const char *found;
-		int r = names_writable(&line->options[*i], &list, &found);
-
-		if (r)
-			return r;
-		if (!found || !*found)
-			continue;
-		++*i;
-		*file = strdup(found);
-		return *file ? 1 : -ENOMEM;
-	}
-	return 0;
-}
-
-int clone_replace_disk(struct cmdline *line, const char *cwd, const char *file,
-		       const char *overlay)
-{
-	int result = -ENOENT;
-
-	for (size_t i = 0; i < line->n_options; i++) {
-		int r = replace_in_option(line, i, cwd, file, overlay);
-
-		if (r && r != -ENOENT)
-			return r;
-		if (!r)
-			result = 0;
-	}
-	return result;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/util.h"
 
 /* All of QEMU 5.0 to 10.2 that take no value (qemu-options.hx). */
@@ -162,6 +163,24 @@ void cmdline_replace(struct cmdline *line, size_t i, const char *name,
 	free(option->name);
 	free(option->value);
 	*option = (struct cmdline_option){ new_name, value };
+}
+
+int cmdline_parse(const struct cmdline *line, size_t i, const char *implied,
+		  struct optlist *list)
+{
+	const struct cmdline_option *option = &line->options[i];
+	int r = optlist_init(list, option->value, implied);
+
+	if (r == -EINVAL)
+		log_error("-%s %s: cannot be read", option->name,
+			  option->value);
+	return r;
+}
+
+int cmdline_store(struct cmdline *line, size_t i, const struct optlist *list)
+{
+	cmdline_replace(line, i, line->options[i].name, optlist_print(list));
+	return cmdline_error(line);
 }
 
 void cmdline_remove(struct cmdline *line, size_t i)

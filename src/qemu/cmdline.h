@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "base/cleanup.h"
+#include "qemu/optlist.h"
 
 struct cmdline_option {
 	char *name;  /* "qmp" of "-qmp" and "--qmp"; never NULL */
@@ -45,6 +46,16 @@ void cmdline_add_format(struct cmdline *line, const char *name, const char *fmt,
 /* Gives option number `i` another name or value (taken; NULL: no memory). */
 void cmdline_replace(struct cmdline *line, size_t i, const char *name,
 		     char *value);
+
+/*
+ * Option number `i`'s value as a list, to be deinited; `implied` as for
+ * optlist_init(). -EINVAL, logged, for one that cannot be read; -ENOMEM.
+ */
+int cmdline_parse(const struct cmdline *line, size_t i, const char *implied,
+		  struct optlist *list);
+
+/* Makes a list, changed, the value of option number `i`; 0 or -ENOMEM. */
+int cmdline_store(struct cmdline *line, size_t i, const struct optlist *list);
 
 /* Takes option number `i` out; the next one has its number then. */
 void cmdline_remove(struct cmdline *line, size_t i);
