@@ -39,6 +39,37 @@ void image_machine_deinit(struct image_machine *machine)
 	*machine = (struct image_machine){};
 }
 
+void image_process_deinit(struct image_process *process)
+{
+	free(process->groups);
+	free(process->name);
+	free(process->exe);
+	free(process->cwd);
+	for (size_t i = 0; i < process->n_args; i++)
+		free(process->argv[i]);
+	free(process->argv);
+	for (size_t i = 0; i < process->n_env; i++)
+		free(process->env[i]);
+	free(process->env);
+	free(process->auxv);
+	for (size_t i = 0; i < process->n_mappings; i++) {
+		free(process->mappings[i].name);
+		free(process->mappings[i].build_id);
+	}
+	free(process->mappings);
+	for (size_t i = 0; i < process->n_threads; i++) {
+		free(process->threads[i].name);
+		free(process->threads[i].regs);
+		free(process->threads[i].xstate);
+		free(process->threads[i].siginfo);
+	}
+	free(process->threads);
+	for (size_t i = 0; i < process->n_fds; i++)
+		free(process->fds[i].path);
+	free(process->fds);
+	*process = (struct image_process){};
+}
+
 void image_inventory_deinit(struct image_inventory *inventory)
 {
 	free(inventory->tool_version);

@@ -41,6 +41,8 @@ struct image_region {
 	enum image_backing backing;
 	char *file;	  /* what backs it, or NULL */
 	char *pages_file; /* name within the directory */
+	/* Where it begins in there, bytes. A file of its own: 0. */
+	uint64_t pages_offset;
 	struct image_run *runs;
 	size_t n_runs;
 };
@@ -92,6 +94,72 @@ struct image_machine {
 	size_t n_memory_devices;
 };
 
+/* One mapping of a process, in the order of addresses. */
+struct image_mapping {
+	uint64_t start, end;
+	unsigned prot; /* PROT_* */
+	bool shared;
+	uint64_t offset; /* bytes into the file */
+	unsigned dev_major, dev_minor;
+	uint64_t inode; /* 0: no file */
+	char *name;	/* what /proc/PID/maps shows; "" when nothing */
+	/*
+	 * So many bytes from the start are in the image: what no region holds
+	 * of them is zero. The rest is not: it is the file's, or was left out
+	 * as the kernel leaves it out of a core dump.
+	 */
+	uint64_t held;
+	char *build_id; /* of the ELF file, hexadecimal; or NULL */
+};
+
+/* The registers are as ptrace(2) gives them on x86-64. */
+struct image_thread {
+	pid_t tid;
+	char *name;
+	uint8_t *regs; /* NT_PRSTATUS: struct user_regs_struct */
+	size_t regs_len;
+	uint8_t *xstate; /* NT_X86_XSTATE, standard format */
+	size_t xstate_len;
+	uint8_t *siginfo; /* siginfo_t; NULL: no signal is being delivered */
+	size_t siginfo_len;
+	uint64_t sigpending, sigblocked; /* bit n - 1 is signal n */
+	uint64_t utime_ns, stime_ns;
+};
+
+struct image_fd {
+	int fd;
+	char *path;	/* what /proc/PID/fd shows */
+	unsigned flags; /* O_* */
+	uint64_t position;
+};
+
+struct image_process {
+	pid_t pid, ppid, pgrp, sid;
+	uid_t uids[4]; /* real, effective, saved, file system */
+	gid_t gids[4];
+	gid_t *groups;
+	size_t n_groups;
+	uint64_t cap_permitted, cap_effective;
+	char state; /* as proc_pid_stat(5) has it, before the dump */
+	int nice;
+	uint64_t flags; /* the kernel's PF_* */
+	char *name;	/* at most 15 bytes */
+	char *exe, *cwd;
+	char **argv;
+	size_t n_args;
+	char **env;
+	size_t n_env;
+	uint8_t *auxv; /* Elf64_auxv_t, ends with AT_NULL */
+	size_t auxv_len;
+	uint32_t coredump_filter;
+	struct image_mapping *mappings;
+	size_t n_mappings;
+	struct image_thread *threads; /* the main thread first */
+	size_t n_threads;
+	struct image_fd *fds;
+	size_t n_fds;
+};
+
 struct image_stats {
 	uint64_t pause_ns;
 	uint64_t captured_ns; /* from thaw to the last page captured */
@@ -120,4 +188,5 @@ struct image_inventory {
 
 void image_region_deinit(struct image_region *region);
 void image_machine_deinit(struct image_machine *machine);
+void image_process_deinit(struct image_process *process);
 void image_inventory_deinit(struct image_inventory *inventory);
