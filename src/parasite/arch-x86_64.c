@@ -192,40 +192,6 @@ void arch_replace_call(struct user_regs_struct *regs, long nr,
 	regs->orig_rax = (uint64_t)nr;
 }
 
-/* Not close(2) and not connect(2), which have done their work by then. */
-static bool may_be_repeated(uint64_t nr)
-{
-	switch (nr) {
-	case SYS_epoll_wait:
-	case SYS_epoll_pwait:
-	case SYS_epoll_pwait2:
-	case SYS_rt_sigtimedwait:
-	case SYS_io_getevents:
-	case SYS_io_pgetevents:
-	case SYS_io_uring_enter:
-	case SYS_semop:
-	case SYS_semtimedop:
-	/* Of sockets with SO_RCVTIMEO or SO_SNDTIMEO. */
-	case SYS_read:
-	case SYS_recvfrom:
-	case SYS_recvmsg:
-	case SYS_accept:
-	case SYS_accept4:
-	case SYS_write:
-	case SYS_sendto:
-	case SYS_sendmsg:
-		return true;
-	default:
-		return false;
-	}
-}
-
-void arch_restart_eintr(struct user_regs_struct *regs)
-{
-	if ((long)regs->rax == -EINTR && may_be_repeated(regs->orig_rax))
-		regs->rax = (uint64_t)-ERESTARTNOHAND;
-}
-
 bool arch_rewind_syscall(struct user_regs_struct *regs)
 {
 	if ((long)regs->orig_rax < 0)

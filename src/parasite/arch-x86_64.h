@@ -96,16 +96,6 @@ void arch_replace_call(struct user_regs_struct *regs, long nr,
 		       const uint64_t args[6]);
 
 /*
- * Some calls that wait end with EINTR when their thread is merely stopped
- * (signal(7), "Interruption of system calls by stop signals"). Turns that into
- * the kernel's code for "restart, unless a handler runs first", which the
- * kernel obeys when the thread goes on from get_signal(). Only calls that may
- * be made again: they did nothing yet. One with a time limit gets its whole
- * time again.
- */
-void arch_restart_eintr(struct user_regs_struct *regs);
-
-/*
  * From a system call that would be restarted by the kernel to one that is
  * about to be made: what a thread needs that reaches `regs` without passing
  * the kernel's signal code. One with a time limit gets its whole time again.

@@ -17,6 +17,7 @@
 #include "sys/pidfd.h"
 #include "sys/procfs.h"
 #include "sys/procsig.h"
+#include "target/restart.h"
 
 /* A thread in uninterruptible sleep may take any time; the user may not. */
 #define STOP_TIMEOUT_NS 2000000000
@@ -205,7 +206,7 @@ static int stop_in_good_place(struct remote *r, const struct range *stack)
 			err = is_good_place(r, stack);
 		if (err > 0) {
 			r->held_since_ns = now_ns();
-			arch_restart_eintr(&r->regs);
+			restart_eintr(&r->regs);
 			return 0;
 		}
 		if (!err)

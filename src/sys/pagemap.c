@@ -35,6 +35,7 @@ struct pm_region {
 #define PM_SCAN_IOCTL _IOWR('f', 16, struct pm_scan)
 
 #define PM_CAT_WRITTEN (1 << 1) /* not protected by userfaultfd */
+#define PM_CAT_FILE    (1 << 2)
 #define PM_CAT_PRESENT (1 << 3)
 #define PM_CAT_SWAPPED (1 << 4)
 #define PM_CAT_PFNZERO (1 << 5)
@@ -43,6 +44,7 @@ struct pm_region {
 /* Words of /proc/PID/pagemap. */
 #define PM_WORD_PRESENT ((uint64_t)1 << 63)
 #define PM_WORD_SWAPPED ((uint64_t)1 << 62)
+#define PM_WORD_FILE	((uint64_t)1 << 61) /* or shared anonymous */
 #define PM_WORD_UFFD_WP ((uint64_t)1 << 57) /* since 5.13 */
 
 int pagemap_open(int proc_fd)
@@ -52,7 +54,29 @@ int pagemap_open(int proc_fd)
 	return fd < 0 ? -errno : fd;
 }
 
-static int scan(int fd, struct range range, bool unprotected,
+/* Which pages a walk is for, beside that they exist. */
+enum which {
+	WHICH_ANY,
+	WHICH_UNPROTECTED,
+	WHICH_OWN,
+};
+
+static uint64_t not_these(enum which which)
+{
+	switch (which) {
+	case WHICH_OWN:
+		return PM_CAT_PFNZERO | PM_CAT_FILE;
+	/* The zero page is what a read leaves where a protected page was
+	 * discarded. */
+	case WHICH_UNPROTECTED:
+		return 0;
+	case WHICH_ANY:
+		break;
+	}
+	return PM_CAT_PFNZERO;
+}
+
+static int scan(int fd, struct range range, enum which which,
 		struct pm_region *vec, size_t n, uint64_t *walked_to)
 {
 	struct pm_scan arg = {
@@ -61,10 +85,9 @@ static int scan(int fd, struct range range, bool unprotected,
 		.end = range.end,
 		.vec = (uintptr_t)vec,
 		.vec_len = n,
-		/* Present or swapped; and not the zero page, but that it is
-		 * what a read leaves where a protected page was discarded. */
-		.category_inverted = unprotected ? 0 : PM_CAT_PFNZERO,
-		.category_mask = unprotected ? PM_CAT_WRITTEN : PM_CAT_PFNZERO,
+		.category_inverted = not_these(which),
+		.category_mask = which == WHICH_UNPROTECTED ? PM_CAT_WRITTEN
+							    : not_these(which),
 		.category_anyof_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED,
 		.return_mask = PM_CAT_PRESENT | PM_CAT_SWAPPED | PM_CAT_HUGE,
 	};
@@ -84,17 +107,17 @@ bool pagemap_can_scan(int pagemap_fd)
 	struct range nothing = { 0, 0 };
 	uint64_t walked_to;
 
-	return scan(pagemap_fd, nothing, false, NULL, 0, &walked_to) >= 0;
+	return scan(pagemap_fd, nothing, WHICH_ANY, NULL, 0, &walked_to) >= 0;
 }
 
-static int walk_by_scan(int fd, struct range range, bool unprotected,
+static int walk_by_scan(int fd, struct range range, enum which which,
 			pagemap_fn fn, void *data)
 {
 	struct pm_region vec[512];
 
 	while (range.start < range.end) {
 		uint64_t walked_to;
-		int n = scan(fd, range, unprotected, vec, ARRAY_SIZE(vec),
+		int n = scan(fd, range, which, vec, ARRAY_SIZE(vec),
 			     &walked_to);
 
 		if (n < 0)
@@ -121,7 +144,7 @@ static int walk_by_scan(int fd, struct range range, bool unprotected,
 	return 0;
 }
 
-static int walk_by_words(int fd, struct range range, bool unprotected,
+static int walk_by_words(int fd, struct range range, enum which which,
 			 pagemap_fn fn, void *data)
 {
 	uint64_t words[2048];
@@ -144,7 +167,10 @@ static int walk_by_words(int fd, struct range range, bool unprotected,
 				flags |= PAGEMAP_PRESENT;
 			if (words[i] & PM_WORD_SWAPPED)
 				flags |= PAGEMAP_SWAPPED;
-			if (unprotected && words[i] & PM_WORD_UFFD_WP)
+			if (which == WHICH_UNPROTECTED &&
+			    words[i] & PM_WORD_UFFD_WP)
+				flags = 0;
+			if (which == WHICH_OWN && words[i] & PM_WORD_FILE)
 				flags = 0;
 			if (flags == run_flags) {
 				run.end = range.start + PAGE_SIZE;
@@ -163,23 +189,29 @@ static int walk_by_words(int fd, struct range range, bool unprotected,
 	return run_flags ? fn(run, run_flags, data) : 0;
 }
 
-static int walk(int fd, struct range range, bool unprotected, pagemap_fn fn,
+static int walk(int fd, struct range range, enum which which, pagemap_fn fn,
 		void *data)
 {
-	int r = walk_by_scan(fd, range, unprotected, fn, data);
+	int r = walk_by_scan(fd, range, which, fn, data);
 
 	if (r == -ENOTTY)
-		r = walk_by_words(fd, range, unprotected, fn, data);
+		r = walk_by_words(fd, range, which, fn, data);
 	return r;
 }
 
 int pagemap_walk(int pagemap_fd, struct range range, pagemap_fn fn, void *data)
 {
-	return walk(pagemap_fd, range, false, fn, data);
+	return walk(pagemap_fd, range, WHICH_ANY, fn, data);
 }
 
 int pagemap_walk_unprotected(int pagemap_fd, struct range range, pagemap_fn fn,
 			     void *data)
 {
-	return walk(pagemap_fd, range, true, fn, data);
+	return walk(pagemap_fd, range, WHICH_UNPROTECTED, fn, data);
+}
+
+int pagemap_walk_own(int pagemap_fd, struct range range, pagemap_fn fn,
+		     void *data)
+{
+	return walk(pagemap_fd, range, WHICH_OWN, fn, data);
 }

@@ -33,6 +33,11 @@ bool pagemap_can_scan(int pagemap_fd);
 /* Walks a page-aligned range of the target. 0, -errno, or what fn returned. */
 int pagemap_walk(int pagemap_fd, struct range range, pagemap_fn fn, void *data);
 
+/* The same for the pages that are the process's own and no file's: in a private
+ * mapping those that it has written to. */
+int pagemap_walk_own(int pagemap_fd, struct range range, pagemap_fn fn,
+		     void *data);
+
 /* The same for the pages that userfaultfd does not write-protect. */
 int pagemap_walk_unprotected(int pagemap_fd, struct range range, pagemap_fn fn,
 			     void *data);

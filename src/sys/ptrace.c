@@ -137,6 +137,29 @@ int ptrace_set_sigmask(pid_t tid, uint64_t mask)
 	return request(PTRACE_SETSIGMASK, tid, sizeof(mask), (uintptr_t)&mask);
 }
 
+int ptrace_get_pending(pid_t tid, uint64_t *mask)
+{
+	static const uint32_t queues[] = { 0, PTRACE_PEEKSIGINFO_SHARED };
+	siginfo_t infos[PTRACE_PENDING_MAX];
+
+	*mask = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(queues); i++) {
+		struct ptrace_peeksiginfo_args args = {
+			.flags = queues[i],
+			.nr = PTRACE_PENDING_MAX,
+		};
+		long n = syscall(SYS_ptrace, PTRACE_PEEKSIGINFO, tid, &args,
+				 infos);
+
+		if (n < 0)
+			return -errno;
+		for (long k = 0; k < n; k++)
+			if (infos[k].si_signo > 0 && infos[k].si_signo <= 64)
+				*mask |= (uint64_t)1 << (infos[k].si_signo - 1);
+	}
+	return 0;
+}
+
 int ptrace_get_xstate(pid_t tid, void *buf, size_t *len)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = *len };

@@ -68,6 +68,11 @@ int ptrace_set_regs(pid_t tid, const struct user_regs_struct *regs);
 int ptrace_get_sigmask(pid_t tid, uint64_t *mask);
 int ptrace_set_sigmask(pid_t tid, uint64_t mask);
 
+/* The signals that wait to be delivered, to the thread or to its process, as
+ * far as the kernel lists them: the first PTRACE_PENDING_MAX of each. */
+#define PTRACE_PENDING_MAX 32
+int ptrace_get_pending(pid_t tid, uint64_t *mask);
+
 /* The extended state in the standard XSAVE format (not compacted). `len` is
  * the room in and the bytes used out; -EOVERFLOW when it may not have fitted.
  */

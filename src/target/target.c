@@ -172,7 +172,8 @@ static int open_by_target_fd(const struct target *target,
 	steal_fd(&fd);
 	while ((entry = readdir(dir))) {
 		if (fstatat(dirfd(dir), entry->d_name, &st, 0) ||
-		    st.st_dev != map->dev || st.st_ino != map->inode)
+		    !S_ISREG(st.st_mode) || st.st_dev != map->dev ||
+		    st.st_ino != map->inode)
 			continue;
 		fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
 		return fd < 0 ? -errno : steal_fd(&fd);
@@ -180,17 +181,27 @@ static int open_by_target_fd(const struct target *target,
 	return -ENOENT;
 }
 
-int target_open_mapped_file(const struct target *target,
-			    const struct proc_map *map)
+int target_try_open_mapped_file(const struct target *target,
+				const struct proc_map *map)
 {
+	struct stat st;
 	char name[64];
 	int fd;
 
 	snprintf(name, sizeof(name), "map_files/%" PRIx64 "-%" PRIx64,
 		 map->range.start, map->range.end);
+	/* To open a device is to do something. */
+	if (!fstatat(target->proc_fd, name, &st, 0) && !S_ISREG(st.st_mode))
+		return -ENODEV;
 	fd = openat(target->proc_fd, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		fd = open_by_target_fd(target, map);
+	return fd < 0 ? open_by_target_fd(target, map) : fd;
+}
+
+int target_open_mapped_file(const struct target *target,
+			    const struct proc_map *map)
+{
+	int fd = target_try_open_mapped_file(target, map);
+
 	if (fd < 0)
 		return log_errno(
 			fd,

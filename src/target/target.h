@@ -41,3 +41,7 @@ int target_read_maps(const struct target *target, struct proc_maps *maps);
  */
 int target_open_mapped_file(const struct target *target,
 			    const struct proc_map *map);
+
+/* The same without a word: it may be left out. */
+int target_try_open_mapped_file(const struct target *target,
+				const struct proc_map *map);

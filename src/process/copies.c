@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "process/copies.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/log.h"
+#include "sys/pagemap.h"
+#include "sys/vmio.h"
+
+/* Room for what is written between the two looks. */
+#define SPARE (4 * MIB)
+
+/* From here on the freeze is longer than the user may expect: some 0.3 ms a
+ * MiB. */
+#define MUCH (64 * MIB)
+
+/* What one call reads. */
+#define READ_RUNS 512
+
+static int add_run(struct range run, unsigned flags, void *data)
+{
+	struct copies *copies = data;
+
+	(void)flags;
+	if (copies->n_runs == copies->max_runs) {
+		size_t max = copies->max_runs * 2 + 1024;
+		struct range *runs =
+			reallocarray(copies->runs, max, sizeof(*runs));
+
+		if (!runs)
+			return -ENOMEM;
+		copies->runs = runs;
+		copies->max_runs = max;
+	}
+	copies->runs[copies->n_runs++] = run;
+	copies->len += range_len(run);
+	return 0;
+}
+
+static int find_runs(struct copies *copies, int pagemap_fd,
+		     const struct layout *layout)
+{
+	int r = 0;
+
+	copies->n_runs = 0;
+	copies->len = 0;
+	for (size_t i = 0; !r && i < layout->maps.n_maps; i++) {
+		const struct layout_item *item = &layout->items[i];
+
+		if (item->how != LAYOUT_COPY)
+			continue;
+		/* Of the vdso every page is the process's. */
+		if (!item->map->inode)
+			r = add_run(item->map->range, 0, copies);
+		else
+			r = pagemap_walk_own(pagemap_fd, item->map->range,
+					     add_run, copies);
+	}
+	return r;
+}
+
+static int make_room(struct copies *copies, uint64_t size)
+{
+	uint8_t *data;
+
+	if (size <= copies->size)
+		return 0;
+	data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (data == MAP_FAILED)
+		return -errno;
+	if (copies->data)
+		munmap(copies->data, copies->size);
+	copies->data = data;
+	copies->size = size;
+	return 0;
+}
+
+static int failed(pid_t pid, int r)
+{
+	return log_errno(
+		r, "pid %d: copying its private pages of mapped files: %m",
+		pid);
+}
+
+int copies_prepare(struct copies *copies, pid_t pid, int pagemap_fd,
+		   const struct layout *layout)
+{
+	int r = find_runs(copies, pagemap_fd, layout);
+
+	if (!r)
+		r = make_room(copies, copies->len + SPARE);
+	if (r)
+		return failed(pid, r);
+	if (copies->len > MUCH)
+		log_warning(
+			"pid %d: %llu MiB of private pages of files on disks cannot be protected and are copied while it stands",
+			pid, (unsigned long long)(copies->len / MIB));
+	return 0;
+}
+
+static int read_runs(struct copies *copies, pid_t pid)
+{
+	uint8_t *to = copies->data;
+
+	for (size_t i = 0; i < copies->n_runs;) {
+		size_t n = min_u64(copies->n_runs - i, READ_RUNS), got;
+		int r = vm_read_ranges(pid, copies->runs + i, n, to, &got);
+
+		if (r)
+			return r;
+		to += got;
+		i += n;
+	}
+	return 0;
+}
+
+int copies_take(struct copies *copies, pid_t pid, int pagemap_fd,
+		const struct layout *layout)
+{
+	int r = find_runs(copies, pagemap_fd, layout);
+
+	if (!r)
+		r = make_room(copies, copies->len);
+	if (!r)
+		r = read_runs(copies, pid);
+	return r ? failed(pid, r) : 0;
+}
+
+void copies_deinit(struct copies *copies)
+{
+	free(copies->runs);
+	if (copies->data)
+		munmap(copies->data, copies->size);
+	*copies = (struct copies){};
+}

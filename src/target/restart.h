@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdbool.h>
+
+#include "sys/ptrace.h"
+
+/*
+ * Some calls that wait end with EINTR when their thread is merely stopped
+ * (signal(7), "Interruption of system calls by stop signals"). Turns that into
+ * the kernel's code for "restart, unless a handler runs first", which the
+ * kernel obeys when the thread goes on from get_signal(). Only calls that may
+ * be made again: they did nothing yet. One with a time limit gets its whole
+ * time again. Returns whether it changed `regs`.
+ */
+bool restart_eintr(struct user_regs_struct *regs);

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "target/tracer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "base/util.h"
+#include "sys/procstat.h"
+#include "sys/sched.h"
+#include "target/restart.h"
+
+typedef int (*job_fn)(struct tracer *tracer);
+
+struct process {
+	const struct target *target;
+	pid_t *tids; /* that are known, ascending */
+	size_t n_tids;
+};
+
+struct tracer {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	job_fn job; /* what is to be done; NULL: nothing */
+	int result;
+	bool quit;
+
+	struct process *processes;
+	size_t n_processes;
+	struct tracer_thread *threads; /* seized */
+	size_t n_threads, max_threads;
+	uint64_t since_ns, deadline_ns;
+};
+
+static void *tracer_main(void *data)
+{
+	struct tracer *tracer = data;
+
+	pthread_mutex_lock(&tracer->lock);
+	while (!tracer->quit) {
+		if (!tracer->job) {
+			pthread_cond_wait(&tracer->changed, &tracer->lock);
+			continue;
+		}
+		tracer->result = tracer->job(tracer);
+		tracer->job = NULL;
+		pthread_cond_broadcast(&tracer->changed);
+	}
+	pthread_mutex_unlock(&tracer->lock);
+	return NULL;
+}
+
+/* Has the thread do it, and waits. */
+static int run(struct tracer *tracer, job_fn job)
+{
+	int r;
+
+	pthread_mutex_lock(&tracer->lock);
+	if (tracer->quit) {
+		pthread_mutex_unlock(&tracer->lock);
+		return 0; /* it has let everybody go */
+	}
+	tracer->job = job;
+	pthread_cond_broadcast(&tracer->changed);
+	while (tracer->job)
+		pthread_cond_wait(&tracer->changed, &tracer->lock);
+	r = tracer->result;
+	pthread_mutex_unlock(&tracer->lock);
+	return r;
+}
+
+int tracer_start(struct tracer **out)
+{
+	_cleanup_free_ struct tracer *tracer = calloc(1, sizeof(*tracer));
+	sigset_t all, old;
+	int r;
+
+	if (!tracer)
+		return -ENOMEM;
+	pthread_mutex_init(&tracer->lock, NULL);
+	pthread_cond_init(&tracer->changed, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&tracer->thread, NULL, tracer_main, tracer);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r)
+		return log_errno(r, "cannot start the tracing thread: %m");
+	*out = steal_ptr(tracer);
+	return 0;
+}
+
+struct tracer *tracer_free(struct tracer *tracer)
+{
+	if (!tracer)
+		return NULL;
+	/* Its exit lets go of whatever it still traces. */
+	pthread_mutex_lock(&tracer->lock);
+	tracer->quit = true;
+	pthread_cond_broadcast(&tracer->changed);
+	pthread_mutex_unlock(&tracer->lock);
+	pthread_join(tracer->thread, NULL);
+
+	for (size_t i = 0; i < tracer->n_threads; i++)
+		free(tracer->threads[i].xstate);
+	free(tracer->threads);
+	for (size_t i = 0; i < tracer->n_processes; i++)
+		free(tracer->processes[i].tids);
+	free(tracer->processes);
+	pthread_cond_destroy(&tracer->changed);
+	pthread_mutex_destroy(&tracer->lock);
+	free(tracer);
+	return NULL;
+}
+
+int tracer_add(struct tracer *tracer, const struct target *target)
+{
+	struct process *processes = reallocarray(
+		tracer->processes, tracer->n_processes + 1, sizeof(*processes));
+
+	if (!processes)
+		return -ENOMEM;
+	tracer->processes = processes;
+	processes[tracer->n_processes] = (struct process){ .target = target };
+	return (int)tracer->n_processes++;
+}
+
+const struct tracer_thread *tracer_get_threads(const struct tracer *tracer,
+					       size_t *n)
+{
+	*n = tracer->n_threads;
+	return tracer->threads;
+}
+
+static int compare_tids(const void *a, const void *b)
+{
+	pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* A thread that is about to be reaped can't be seized, and need not be. */
+static bool is_leaving(const struct target *target, pid_t tid)
+{
+	struct proc_stat stat;
+	int r = procstat_read(target->proc_fd, tid, &stat);
+
+	return r == -ESRCH || (!r && (stat.state == 'Z' || stat.state == 'X'));
+}
+
+static int add_thread(struct tracer *tracer, unsigned process, pid_t tid)
+{
+	struct tracer_thread *thread;
+
+	if (tracer->n_threads == tracer->max_threads) {
+		size_t max = tracer->max_threads * 2 + 16;
+		struct tracer_thread *threads =
+			reallocarray(tracer->threads, max, sizeof(*threads));
+
+		if (!threads)
+			return -ENOMEM;
+		tracer->threads = threads;
+		tracer->max_threads = max;
+	}
+	thread = &tracer->threads[tracer->n_threads];
+	*thread = (struct tracer_thread){
+		.tid = tid,
+		.process = process,
+		.xstate = malloc(TRACER_XSTATE_MAX),
+	};
+	if (!thread->xstate)
+		return -ENOMEM;
+	tracer->n_threads++;
+	return 0;
+}
+
+static int seize(struct tracer *tracer, unsigned process, pid_t tid)
+{
+	const struct target *target = tracer->processes[process].target;
+	int r = ptrace_seize(tid, 0);
+
+	if (!r) {
+		r = add_thread(tracer, process, tid);
+		return r ? log_errno(r, "pid %d: %m", target->pid) : 0;
+	}
+	if (r == -ESRCH || is_leaving(target, tid))
+		return 0;
+	if (r != -EPERM)
+		return log_errno(r, "pid %d: PTRACE_SEIZE of thread %d: %m",
+				 target->pid, tid);
+	log_error(
+		"pid %d: thread %d may not be traced: CAP_SYS_PTRACE is needed, and no debugger may be attached",
+		target->pid, tid);
+	return RESULT_UNSUPPORTED;
+}
+
+/* Seizes the threads that are not known yet; *n_new counts them. */
+static int seize_new(struct tracer *tracer, unsigned number, size_t *n_new)
+{
+	struct process *process = &tracer->processes[number];
+	const struct target *target = process->target;
+	_cleanup_free_ pid_t *tids = NULL;
+	size_t n;
+	int r;
+
+	r = procfs_read_threads(target->proc_fd, &tids, &n);
+	if (r == -ESRCH)
+		return log_errno(r, "pid %d: the target died", target->pid);
+	if (r)
+		return log_errno(r, "pid %d: its threads: %m", target->pid);
+	qsort(tids, n, sizeof(*tids), compare_tids);
+	for (size_t i = 0; !r && i < n; i++) {
+		if (process->n_tids &&
+		    bsearch(&tids[i], process->tids, process->n_tids,
+			    sizeof(*tids), compare_tids))
+			continue;
+		++*n_new;
+		r = seize(tracer, number, tids[i]);
+	}
+	free(process->tids);
+	process->tids = steal_ptr(tids);
+	process->n_tids = n;
+	return r;
+}
+
+static int seize_all_new(struct tracer *tracer, size_t *n_new)
+{
+	int r = 0;
+
+	*n_new = 0;
+	for (unsigned i = 0; !r && i < tracer->n_processes; i++)
+		r = seize_new(tracer, i, n_new);
+	return r;
+}
+
+/* Hands on the signals that arrive before it stops for us. */
+static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
+{
+	struct ptrace_stop stop;
+	int r;
+
+	for (;;) {
+		r = ptrace_wait(thread->tid, tracer->deadline_ns, &stop);
+		if (r)
+			break;
+		switch (stop.kind) {
+		case PTRACE_STOP_GONE:
+			return 0;
+		case PTRACE_STOP_EVENT:
+		case PTRACE_STOP_GROUP:
+			thread->stands = true;
+			return 0;
+		case PTRACE_STOP_SIGNAL:
+			r = ptrace_cont(thread->tid, stop.sig);
+			break;
+		default:
+			r = ptrace_cont(thread->tid, 0);
+		}
+		if (r)
+			break;
+	}
+	if (r == -ESRCH)
+		return 0;
+	if (r == -ETIMEDOUT) {
+		log_error(
+			"pid %d: thread %d did not stop in time; it may be in uninterruptible sleep",
+			tracer->processes[thread->process].target->pid,
+			thread->tid);
+		return r;
+	}
+	return log_errno(r, "thread %d: stopping it: %m", thread->tid);
+}
+
+static int stop_from(struct tracer *tracer, size_t first)
+{
+	int r = 0;
+
+	for (size_t i = first; i < tracer->n_threads; i++)
+		ptrace_interrupt(tracer->threads[i].tid);
+	for (size_t i = first; !r && i < tracer->n_threads; i++)
+		r = wait_for_stop(tracer, &tracer->threads[i]);
+	return r;
+}
+
+/* In the freeze: what is not read here will be gone. */
+static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
+{
+	pid_t tid = thread->tid;
+	struct user_regs_struct regs;
+	int r;
+
+	if (!thread->stands)
+		return 0;
+	r = ptrace_get_regs(tid, &thread->regs);
+	if (r == -ENOEXEC) {
+		log_error(
+			"pid %d: thread %d runs 32-bit code; only 64-bit programs can be dumped",
+			tracer->processes[thread->process].target->pid, tid);
+		return RESULT_UNSUPPORTED;
+	}
+	regs = thread->regs;
+	if (!r && restart_eintr(&regs))
+		r = ptrace_set_regs(tid, &regs);
+	thread->xstate_len = TRACER_XSTATE_MAX;
+	if (!r)
+		r = ptrace_get_xstate(tid, thread->xstate, &thread->xstate_len);
+	if (!r)
+		r = ptrace_get_sigmask(tid, &thread->sigblocked);
+	if (!r)
+		r = ptrace_get_pending(tid, &thread->sigpending);
+	/* Killed where it stood. */
+	if (r == -ESRCH) {
+		thread->stands = false;
+		return 0;
+	}
+	return r ? log_errno(r, "thread %d: reading its registers: %m", tid)
+		 : 0;
+}
+
+static void let_go(struct tracer *tracer)
+{
+	for (size_t i = 0; i < tracer->n_threads; i++)
+		if (tracer->threads[i].stands)
+			ptrace_detach(tracer->threads[i].tid, 0);
+}
+
+static int stop_all(struct tracer *tracer)
+{
+	size_t first = 0, n_new;
+	int r = seize_all_new(tracer, &n_new);
+
+	tracer->since_ns = now_ns();
+	/* Until nobody is left who could have made another thread. */
+	while (!r && n_new) {
+		r = stop_from(tracer, first);
+		first = tracer->n_threads;
+		if (!r)
+			r = seize_all_new(tracer, &n_new);
+	}
+	return r;
+}
+
+static int freeze(struct tracer *tracer)
+{
+	struct sched_before before = sched_raise();
+	int r = stop_all(tracer);
+
+	for (size_t i = 0; !r && i < tracer->n_threads; i++)
+		r = read_thread(tracer, &tracer->threads[i]);
+	sched_restore(&before);
+	if (!r)
+		return 0;
+	let_go(tracer);
+	/* Its exit lets go of those that have not stopped. */
+	tracer->quit = true;
+	return r;
+}
+
+int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns)
+{
+	int r;
+
+	tracer->deadline_ns = now_ns() + max_ns;
+	r = run(tracer, freeze);
+	*since_ns = tracer->since_ns;
+	return r;
+}
+
+static int thaw(struct tracer *tracer)
+{
+	let_go(tracer);
+	return 0;
+}
+
+int tracer_thaw(struct tracer *tracer)
+{
+	return run(tracer, thaw);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * Stops all threads of some processes at one instant, reads their registers,
+ * lets them run on. No register is changed but for a system call that would end
+ * with EINTR because of the stop.
+ *
+ *	tracer_start
+ *	tracer_add…		the processes; nothing is touched
+ *	tracer_freeze		from here on every thread stands
+ *	tracer_thaw		they run on, untraced
+ *	tracer_free		at any point: as above
+ *
+ * ptrace(2) binds a tracee to the thread that seized it, and a thread that does
+ * not stop is let go only by the exit of its tracer. So all of it is done by a
+ * thread of our own; and if we are killed, the kernel lets everybody run.
+ *
+ * Functions are called from one thread. Errors are logged with their pid:
+ * RESULT_UNSUPPORTED for a process that may not be traced, -ETIMEDOUT for one
+ * that does not stop in time, -ESRCH for one that is gone, -errno.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "sys/ptrace.h"
+#include "target/target.h"
+
+/* The largest XSAVE area; AMX makes it 11008 bytes. */
+#define TRACER_XSTATE_MAX 16384
+
+/* A thread as it stood. */
+struct tracer_thread {
+	pid_t tid;
+	unsigned process; /* the number that tracer_add() returned */
+	struct user_regs_struct regs;
+	uint8_t *xstate; /* NT_X86_XSTATE */
+	size_t xstate_len;
+	uint64_t sigpending, sigblocked; /* bit n - 1 is signal n */
+	bool stands;
+};
+
+struct tracer;
+
+/* Starts the thread, with the caller's capabilities. */
+int tracer_start(struct tracer **out);
+struct tracer *tracer_free(struct tracer *tracer);
+
+static inline void tracer_freep(struct tracer **tracer)
+{
+	*tracer = tracer_free(*tracer);
+}
+
+#define _cleanup_tracer_ _cleanup_(tracer_freep)
+
+/* The target must stay open. Returns its number, from 0 on, or -errno. */
+int tracer_add(struct tracer *tracer, const struct target *target);
+
+/*
+ * Stops all threads of all processes, those that are made meanwhile too. Gives
+ * up, letting them all run, after `max_ns`. `since_ns` is when the first one
+ * may have stopped (CLOCK_MONOTONIC).
+ */
+int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns);
+
+/* What was read in the freeze; until tracer_free(). */
+const struct tracer_thread *tracer_get_threads(const struct tracer *tracer,
+					       size_t *n);
+
+/* 0, also when a process died meanwhile; or -errno. */
+int tracer_thaw(struct tracer *tracer);
