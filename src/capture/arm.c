@@ -20,7 +20,7 @@
  */
 
 #include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -46,42 +46,69 @@
 /* Protecting a page that is protected costs less than another call. */
 #define MERGE_GAP_PAGES 32
 
-static int protect_failed(struct capture *capture, struct range range, int r)
+/*
+ * Whether an error may mean that a mapping is gone, or a process of several.
+ */
+static bool is_gone(const struct capture *capture, int r)
 {
+	return r == -ENOENT || (r == -ESRCH && capture->config.mappings_change);
+}
+
+/*
+ * What to do about memory that cannot be protected. While the target runs it
+ * may just have gone: that is seen to in the freeze.
+ */
+static int protect_failed(struct capture *capture, struct region *region,
+			  struct range range, int r)
+{
+	const struct space *space = region->space;
+
+	if (!capture->is_taken && is_gone(capture, r)) {
+		bitmap_set_range(&region->removed,
+				 region_page(region, range.start),
+				 region_page(region, range.end));
+		return 0;
+	}
 	if (r == -ESRCH)
-		return capture_target_died(capture);
+		return capture_target_died(space);
 	return log_errno(r, "pid %d: cannot protect %#llx to %#llx: %m",
-			 capture->config.pid, (unsigned long long)range.start,
+			 space->desc.pid, (unsigned long long)range.start,
 			 (unsigned long long)range.end);
 }
 
-static int protect(struct capture *capture, struct range range)
+static int protect(struct capture *capture, struct region *region,
+		   struct range range)
 {
-	while (range.start < range.end) {
-		struct range step = { range.start,
-				      min_u64(range.end,
-					      range.start + PROTECT_STEP) };
-		int r = uffd_protect(capture->config.uffd, step);
+	struct region_part part;
 
-		if (r)
-			return protect_failed(capture, step, r);
-		range.start = step.end;
+	while (region_next_part(region, &range, &part)) {
+		struct range rest = part.range;
+
+		while (rest.start < rest.end) {
+			struct range step = {
+				rest.start,
+				min_u64(rest.end, rest.start + PROTECT_STEP),
+			};
+			int r = uffd_protect(region->space->desc.uffd, step);
+
+			if (r)
+				r = protect_failed(capture, region, step, r);
+			if (r)
+				return r;
+			rest.start = step.end;
+		}
 	}
 	return 0;
 }
 
-static int register_region(struct capture *capture, struct region *region)
+static int register_failed(const struct space *space, struct range range, int r)
 {
-	struct range range = region->desc.range;
-	pid_t pid = capture->config.pid;
-	int r = uffd_register_wp(capture->config.uffd, range);
+	pid_t pid = space->desc.pid;
 
-	if (!r)
-		return 0;
 	/* The kernel's word for an address space that is gone, too. */
 	if (r == -ENOMEM &&
-	    !pidfd_wait_exit(capture->config.pidfd, EXIT_TIMEOUT_MS))
-		return capture_target_died(capture);
+	    !pidfd_wait_exit(space->desc.pidfd, EXIT_TIMEOUT_MS))
+		return capture_target_died(space);
 	if (r == -ENOMEM)
 		return log_errno(r, "pid %d: cannot register memory: %m", pid);
 	if (r == -EBUSY)
@@ -94,6 +121,29 @@ static int register_region(struct capture *capture, struct region *region)
 			"pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous, memfd, tmpfs or hugetlbfs",
 			pid, (unsigned long long)range.start);
 	return RESULT_UNSUPPORTED;
+}
+
+/* Whether it is: 0 and region->registered. Else it is left to the freeze. */
+static int register_region(struct capture *capture, struct region *region)
+{
+	struct range rest = region->desc.range;
+	struct region_part part;
+
+	region->registered = true;
+	while (region_next_part(region, &rest, &part)) {
+		int r = uffd_register_wp(region->space->desc.uffd, part.range);
+
+		if (!r)
+			continue;
+		if (capture->is_taken || !capture->config.mappings_change)
+			return register_failed(region->space, part.range, r);
+		log_debug("pid %d: %#llx cannot be registered yet (%s)",
+			  region->space->desc.pid,
+			  (unsigned long long)part.range.start, strerror(-r));
+		region->registered = false;
+		return 0;
+	}
+	return 0;
 }
 
 /* Marks as armed, and todo, every extent of `range` that holds a page. */
@@ -158,10 +208,11 @@ static int fill_holes(struct capture *capture, struct region *region,
 		return 0;
 	for (; (page = bitmap_find_clear(&region->populated, page, end)) < end;
 	     page++) {
-		r = vm_read(capture->config.pid, region_addr(region, page),
+		r = vm_read(region->space->desc.pid, region_addr(region, page),
 			    &byte, 1);
-		if (r)
-			return capture_copy_failed(capture, range, r);
+		/* Of what is not there protect() tells. */
+		if (r && !(r == -EFAULT && capture->config.mappings_change))
+			return capture_copy_failed(region, range, r);
 	}
 	return 0;
 }
@@ -169,12 +220,15 @@ static int fill_holes(struct capture *capture, struct region *region,
 static int find_populated(struct capture *capture, struct region *region,
 			  struct range range, bool markers)
 {
-	int r = region_find_populated(region, capture->config.pagemap_fd, range,
+	const struct capture_space *space = &region->space->desc;
+	int r = region_find_populated(region, space->pagemap_fd, range,
 				      markers);
 
+	if (r == -ESRCH && !capture->is_taken && is_gone(capture, r))
+		return 0;
 	if (r)
 		return log_errno(r, "pid %d: reading /proc/%d/pagemap: %m",
-				 capture->config.pid, capture->config.pid);
+				 space->pid, space->pid);
 	return 0;
 }
 
@@ -190,7 +244,7 @@ static int arm_region(struct capture *capture, struct region *region,
 			return -EINTR;
 		r = fill_holes(capture, region, range);
 		if (!r)
-			r = protect(capture, range);
+			r = protect(capture, region, range);
 		/* Pages that came between the first look and protection. */
 		if (!r)
 			r = find_populated(capture, region, range, markers);
@@ -200,57 +254,19 @@ static int arm_region(struct capture *capture, struct region *region,
 	return 0;
 }
 
-static int compare_regions(const void *a, const void *b, void *data)
+/* The first look at what exists in a region that is new: it tells what to
+ * protect, and how much memory for copies is worth having. */
+static int look_at(struct capture *capture, struct region *region,
+		   uint64_t *n_bytes)
 {
-	const struct region *regions = data;
-	uint64_t x = regions[*(const unsigned *)a].desc.range.start;
-	uint64_t y = regions[*(const unsigned *)b].desc.range.start;
+	struct range range = region->desc.range;
+	int r = find_populated(capture, region, range, false);
 
-	return x < y ? -1 : x > y;
-}
-
-static int index_regions(struct capture *capture)
-{
-	unsigned n = capture->n_regions;
-
-	capture->by_address = calloc(n + 1, sizeof(*capture->by_address));
-	if (!capture->by_address)
-		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++)
-		capture->by_address[i] = i;
-	qsort_r(capture->by_address, n, sizeof(*capture->by_address),
-		compare_regions, capture->regions);
-
-	for (unsigned i = 0; i + 1 < n; i++) {
-		unsigned a = capture->by_address[i];
-		unsigned b = capture->by_address[i + 1];
-
-		if (!range_overlaps(capture->regions[a].desc.range,
-				    capture->regions[b].desc.range))
-			continue;
-		log_error("pid %d: regions %u and %u overlap",
-			  capture->config.pid, a, b);
-		return -EINVAL;
-	}
-	return 0;
-}
-
-/* The first look at what exists: it tells what to protect, and how much
- * memory for copies is worth having. */
-static int look_at_all(struct capture *capture, uint64_t *n_bytes)
-{
-	*n_bytes = 0;
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		struct region *region = &capture->regions[i];
-		struct range range = region->desc.range;
-		int r = find_populated(capture, region, range, false);
-
-		if (r)
-			return r;
-		choose_extents(region, range);
-		*n_bytes += PAGE_SIZE * bitmap_count(&region->populated, 0,
-						     region_n_pages(region));
-	}
+	if (r)
+		return r;
+	choose_extents(region, range);
+	*n_bytes += PAGE_SIZE *
+		    bitmap_count(&region->populated, 0, region_n_pages(region));
 	return 0;
 }
 
@@ -262,36 +278,60 @@ static int make_pool(struct capture *capture, uint64_t n_bytes)
 	int r = slab_pool_init(&capture->pool, bytes);
 
 	if (r)
-		return log_errno(
-			r, "pid %d: cannot allot %llu MiB of buffers: %m",
-			capture->config.pid, (unsigned long long)(bytes / MIB));
+		return log_errno(r, "cannot allot %llu MiB of buffers: %m",
+				 (unsigned long long)(bytes / MIB));
 	capture->has_pool = true;
 	return 0;
 }
 
-int capture_arm(struct capture *capture)
+/* Before anything is registered there must be who reads the faults. */
+static int start_threads(struct capture *capture, uint64_t n_bytes)
 {
-	uint64_t swap = 0, n_bytes;
-	int r = index_regions(capture);
+	int r = 0;
 
-	if (!r)
-		r = look_at_all(capture, &n_bytes);
-	if (!r)
+	if (!capture->has_pool)
 		r = make_pool(capture, n_bytes);
-
-	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
-		capture->armed = true;
-		r = register_region(capture, &capture->regions[i]);
-	}
-	if (!r)
+	if (!r && !capture->faults.running)
 		r = fault_thread_start(capture);
-	if (!r)
+	if (!r && !capture->output_running)
 		r = output_start(capture);
+	return r;
+}
 
+/* Arms the regions that are not. */
+static int arm_new_regions(struct capture *capture)
+{
+	unsigned first = capture->n_armed;
+	uint64_t swap = 0, n_bytes = 0;
+	int r = 0;
+
+	for (unsigned i = first; !r && i < capture->n_regions; i++)
+		if (!capture->regions[i]->registered)
+			r = look_at(capture, capture->regions[i], &n_bytes);
+	if (!r)
+		r = start_threads(capture, n_bytes);
 	/* With swap, what looks like a marker may be a page. */
 	procfs_read_meminfo("SwapTotal", &swap);
-	for (unsigned i = 0; !r && i < capture->n_regions; i++)
-		r = arm_region(capture, &capture->regions[i], !swap);
+	for (unsigned i = first; !r && i < capture->n_regions; i++) {
+		struct region *region = capture->regions[i];
+
+		if (region->registered)
+			continue;
+		r = register_region(capture, region);
+		if (!r && region->registered)
+			r = arm_region(capture, region, !swap);
+		if (!r && region->registered && capture->n_armed == i)
+			capture->n_armed++;
+	}
+	return r;
+}
+
+int capture_arm(struct capture *capture)
+{
+	int r = arm_new_regions(capture);
+
+	if (!r)
+		r = atomic_load(&capture->verdict);
 	return r ? capture_fail(capture, r) : 0;
 }
 
@@ -308,8 +348,9 @@ static int protect_noted(struct capture *capture, struct region *region,
 		bitmap_clear_range(&region->noted, noted, next);
 		noted = next;
 	}
-	return protect(capture, (struct range){ region_addr(region, first),
-						region_addr(region, end) });
+	return protect(capture, region,
+		       (struct range){ region_addr(region, first),
+				       region_addr(region, end) });
 }
 
 /* Protects again what was noted; *n_pages counts them. */
@@ -353,7 +394,7 @@ static int protect_noted_everywhere(struct capture *capture, uint64_t *n_pages)
 
 	*n_pages = 0;
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
-		r = protect_all_noted(capture, &capture->regions[i], n_pages);
+		r = protect_all_noted(capture, capture->regions[i], n_pages);
 	capture->n_noted += *n_pages;
 	return r ? r : atomic_load(&capture->verdict);
 }
@@ -369,8 +410,8 @@ int capture_settle(struct capture *capture)
 			r = -EINTR;
 		if (r)
 			return capture_fail(capture, r);
-		log_debug("pid %d: round %u of arming: %llu pages written",
-			  capture->config.pid, round, (unsigned long long)n);
+		log_debug("round %u of arming: %llu pages written", round,
+			  (unsigned long long)n);
 		if (n <= SETTLE_ENOUGH || n > before / 2)
 			break;
 		before = n;
@@ -400,7 +441,7 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 				break;
 			r = fill_holes(capture, region, run);
 			if (!r)
-				r = protect(capture, run);
+				r = protect(capture, region, run);
 			if (r)
 				return r;
 		}
@@ -427,13 +468,17 @@ int capture_rearm(struct capture *capture)
 
 	/* Unless it has failed meanwhile. */
 	atomic_compare_exchange_strong(&capture->mode, &note, MODE_HOLD);
+	capture->is_taken = true;
 	fault_thread_sync(capture);
 
 	for (unsigned i = 0; i < capture->n_regions; i++)
-		note_removed(&capture->regions[i]);
+		note_removed(capture->regions[i]);
 	r = protect_noted_everywhere(capture, &n);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
-		r = arm_new_extents(capture, &capture->regions[i]);
+		if (capture->regions[i]->registered)
+			r = arm_new_extents(capture, capture->regions[i]);
+	if (!r)
+		r = arm_new_regions(capture);
 	if (r)
 		return capture_fail(capture, r);
 	capture->n_rearmed = n;

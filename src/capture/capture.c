@@ -10,54 +10,38 @@
 #include "sys/pidfd.h"
 #include "sys/uffd.h"
 
+/* Whoever holds it keeps the fault thread waiting, and must get on. */
+static void init_lock(pthread_mutex_t *lock, int type)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, type);
+	pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
 int capture_new(struct capture **out, const struct capture_config *config)
 {
-	_cleanup_close_ int uffd = config->uffd;
 	struct capture *capture = calloc(1, sizeof(*capture));
+	int r;
 
 	if (!capture)
 		return -ENOMEM;
 	capture->config = *config;
-	capture->faults.wake_fd = -1;
-	steal_fd(&uffd);
+	capture->faults.filler.reserved = true;
+	capture->now.reserved = true;
+	capture->scanner.looks_around = true;
+	init_lock(&capture->layout, PTHREAD_MUTEX_RECURSIVE);
+	init_lock(&capture->now_lock, PTHREAD_MUTEX_DEFAULT);
+	r = fault_thread_init(capture);
+	if (r) {
+		capture_free(capture);
+		return r;
+	}
 	*out = capture;
 	return 0;
-}
-
-int capture_add_region(struct capture *capture, const struct region_desc *desc)
-{
-	struct region *regions;
-	int r;
-
-	regions = reallocarray(capture->regions, capture->n_regions + 1,
-			       sizeof(*regions));
-	if (!regions)
-		return -ENOMEM;
-	capture->regions = regions;
-	r = region_init(&regions[capture->n_regions], desc,
-			capture->config.granule_bytes);
-	if (!r)
-		capture->n_regions++;
-	return r;
-}
-
-struct region *capture_find_region(struct capture *capture, uint64_t addr)
-{
-	size_t low = 0, high = capture->n_regions;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		struct region *region =
-			&capture->regions[capture->by_address[mid]];
-
-		if (addr < region->desc.range.start)
-			high = mid;
-		else if (addr >= region->desc.range.end)
-			low = mid + 1;
-		else
-			return region;
-	}
-	return NULL;
 }
 
 /* Ends all waiting, for buffers and of the sink. */
@@ -81,15 +65,16 @@ int capture_fail(struct capture *capture, int error)
 	return atomic_load(&capture->verdict);
 }
 
-int capture_target_died(const struct capture *capture)
+int capture_target_died(const struct space *space)
 {
 	return log_errno(-ESRCH, "pid %d: the target died during the dump",
-			 capture->config.pid);
+			 space->desc.pid);
 }
 
-int capture_copy_failed(struct capture *capture, struct range range, int error)
+int capture_copy_failed(const struct region *region, struct range range,
+			int error)
 {
-	pid_t pid = capture->config.pid;
+	pid_t pid = region->space->desc.pid;
 
 	if (error == -ENOENT) {
 		log_error(
@@ -104,7 +89,7 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 		return RESULT_INCONSISTENT;
 	}
 	if (error == -ESRCH)
-		return capture_target_died(capture);
+		return capture_target_died(region->space);
 	return log_errno(error, "pid %d: cannot read memory at %#llx: %m", pid,
 			 (unsigned long long)range.start);
 }
@@ -112,15 +97,56 @@ int capture_copy_failed(struct capture *capture, struct range range, int error)
 int capture_copy(struct capture *capture, struct region *region,
 		 struct range range, struct slab *slab)
 {
-	const struct capture_config *config = &capture->config;
-	int r;
+	const struct capture_space *space = &region->space->desc;
+	int r = region_copy(region, space->pid, range, slab);
 
-	r = region_copy(region, region_number(capture, region), config->pid,
-			range, slab);
+	(void)capture;
 	/* After the copy: what is protected now was so all the time. */
 	if (!r)
-		r = region_check_protected(region, config->pagemap_fd, range);
-	return r ? capture_copy_failed(capture, range, r) : 0;
+		r = region_check_protected(region, space->pagemap_fd, range);
+	return r ? capture_copy_failed(region, range, r) : 0;
+}
+
+/* Whether a process that has exited is missed no more. */
+static bool is_captured(const struct space *space)
+{
+	uint64_t at = 0;
+	struct range range;
+	struct region *region;
+
+	while ((region = space_next(space, &at, UINT64_MAX, &range)))
+		while (range.start < range.end) {
+			struct block block = region_block(region, range.start);
+
+			if (!bitmap_test(&region->done, block.number) &&
+			    bitmap_count(&region->populated,
+					 region_page(region, block.range.start),
+					 region_page(region, block.range.end)))
+				return false;
+			range.start = block.range.end;
+		}
+	return true;
+}
+
+int capture_check_alive(struct capture *capture, struct space *space)
+{
+	if (space->is_over || pidfd_is_alive(space->desc.pidfd))
+		return 0;
+	/* While it was alive somebody saw to that. */
+	space->is_over = atomic_load(&capture->mode) == MODE_CAPTURE &&
+			 is_captured(space);
+	return space->is_over ? 0 : capture_target_died(space);
+}
+
+static uint64_t n_by_faults(struct capture *capture)
+{
+	return atomic_load(&capture->faults.filler.n_pages) +
+	       atomic_load(&capture->now.n_pages);
+}
+
+static uint64_t n_captured(struct capture *capture)
+{
+	return n_by_faults(capture) + atomic_load(&capture->scanner.n_pages);
 }
 
 void capture_report(struct capture *capture)
@@ -135,8 +161,7 @@ void capture_report(struct capture *capture)
 	capture->reported_ns = now;
 	progress = (struct capture_progress){
 		.pages_all = capture->n_populated,
-		.pages_captured = capture->n_scanned +
-				  atomic_load(&capture->faults.n_pages),
+		.pages_captured = n_captured(capture),
 		.pages_written = atomic_load(&capture->n_written),
 		.elapsed_ns = now - capture->started_ns,
 		.faults = &capture->faults.latency,
@@ -152,8 +177,12 @@ int capture_look_around(struct capture *capture)
 		return verdict;
 	if (interrupt_pending())
 		return capture_fail(capture, -EINTR);
-	if (!pidfd_is_alive(capture->config.pidfd))
-		return capture_fail(capture, capture_target_died(capture));
+	for (unsigned i = 0; i < capture->n_spaces; i++) {
+		int r = capture_check_alive(capture, capture->spaces[i]);
+
+		if (r)
+			return capture_fail(capture, r);
+	}
 	capture_report(capture);
 	return 0;
 }
@@ -171,6 +200,23 @@ struct timespec capture_next_look(void)
 	return at;
 }
 
+/* What capture_range_now() owns is captured once it returns. */
+static int wait_for_now(struct capture *capture)
+{
+	int r = 0;
+
+	while (!r) {
+		struct timespec until = capture_next_look();
+
+		if (!pthread_mutex_timedlock(&capture->now_lock, &until)) {
+			pthread_mutex_unlock(&capture->now_lock);
+			return 0;
+		}
+		r = capture_look_around(capture);
+	}
+	return r;
+}
+
 int capture_run(struct capture *capture)
 {
 	int r;
@@ -178,9 +224,11 @@ int capture_run(struct capture *capture)
 	capture->started_ns = capture->reported_ns = now_ns();
 	for (unsigned i = 0; i < capture->n_regions; i++)
 		capture->n_populated +=
-			bitmap_count(&capture->regions[i].populated, 0,
-				     region_n_pages(&capture->regions[i]));
+			bitmap_count(&capture->regions[i]->populated, 0,
+				     region_n_pages(capture->regions[i]));
 	r = scan_all(capture);
+	if (!r)
+		r = wait_for_now(capture);
 	if (r)
 		return capture_fail(capture, r);
 	/* What the fault thread owns is captured once it answers. */
@@ -195,19 +243,29 @@ int capture_run(struct capture *capture)
 /* All protection goes; who waits in it runs on. The target may be dead. */
 static void disarm(struct capture *capture)
 {
-	if (!capture->armed)
-		return;
-	capture->armed = false;
-	for (unsigned i = 0; i < capture->n_regions; i++)
-		uffd_unregister(capture->config.uffd,
-				capture->regions[i].desc.range);
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		struct region *region = capture->regions[i];
+		struct range rest = region->desc.range;
+		struct region_part part;
+
+		if (!region->registered)
+			continue;
+		region->registered = false;
+		while (region_next_part(region, &rest, &part))
+			uffd_unregister(
+				region->space->desc.uffd,
+				(struct range){
+					part.addr,
+					part.addr + range_len(part.range) });
+	}
+	for (unsigned i = 0; i < capture->n_spaces; i++)
+		close_fd(&capture->spaces[i]->desc.uffd);
 }
 
 int capture_drain(struct capture *capture)
 {
 	fault_thread_stop(capture);
 	disarm(capture);
-	close_fd(&capture->config.uffd);
 	slab_pool_close(&capture->pool);
 	output_join(capture);
 	return atomic_load(&capture->verdict);
@@ -216,16 +274,21 @@ int capture_drain(struct capture *capture)
 void capture_get_stats(struct capture *capture, struct capture_stats *stats)
 {
 	*stats = (struct capture_stats){
-		.pages_fault = capture->faults.n_pages,
-		.pages_copied = capture->faults.n_pages + capture->n_scanned,
+		.pages_fault = n_by_faults(capture),
+		.pages_copied = n_captured(capture),
 		.noted_pages = capture->n_noted,
 		.rearmed_pages = capture->n_rearmed,
 		.peak_buffer_bytes = slab_pool_peak(&capture->pool),
 		.faults = capture->faults.latency,
 		.queue = capture->faults.queue,
 	};
-	for (unsigned i = 0; i < capture->n_regions; i++)
-		stats->pages_total += region_n_pages(&capture->regions[i]);
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		struct range rest = capture->regions[i]->desc.range;
+		struct region_part part;
+
+		while (region_next_part(capture->regions[i], &rest, &part))
+			stats->pages_total += range_len(part.range) / PAGE_SIZE;
+	}
 }
 
 struct capture *capture_free(struct capture *capture)
@@ -238,15 +301,14 @@ struct capture *capture_free(struct capture *capture)
 	end_waiting(capture);
 	fault_thread_stop(capture);
 	disarm(capture);
-	close_fd(&capture->config.uffd);
 
 	output_join(capture);
-	for (unsigned i = 0; i < capture->n_regions; i++)
-		region_deinit(&capture->regions[i]);
-	free(capture->regions);
-	free(capture->by_address);
+	layout_deinit(capture);
+	fault_thread_deinit(capture);
 	if (capture->has_pool)
 		slab_pool_deinit(&capture->pool);
+	pthread_mutex_destroy(&capture->layout);
+	pthread_mutex_destroy(&capture->now_lock);
 	free(capture);
 	return NULL;
 }

@@ -3,13 +3,16 @@
 
 /*
  * The capture engine: a target's memory as it was at one instant, taken while
- * the target runs on.
+ * the target runs on. A target is one process or several, *spaces*; what is
+ * captured of them are *regions*.
  *
- *   capture_new, capture_add_region…
+ *   capture_new, capture_add_space…, capture_add_region…
  *   capture_arm        target running: everything is write-protected; a write
  *                      only unprotects its page and notes it
  *   capture_settle     target running: noted pages are protected again, until
  *                      few are left
+ *   capture_drop, capture_add_space, capture_add_region
+ *                      target FROZEN: what has changed since arming
  *   capture_rearm      target FROZEN: the last noted pages; from here on
  *                      a write captures what it is about to change
  *   capture_run        target running again: until every page is captured
@@ -19,7 +22,8 @@
  *
  * Threads: the caller's, which also scans; a fault thread from arm to free,
  * which only reads events, copies, unprotects; an output thread, the only one
- * that waits for the sink. Functions are called from one thread.
+ * that waits for the sink. Functions are called from one thread, but for
+ * capture_range_now().
  *
  * Errors are logged with the target's pid. RESULT_INCONSISTENT: pages were
  * gone before they could be captured. RESULT_UNSUPPORTED: memory that cannot
@@ -69,10 +73,12 @@ typedef void (*capture_progress_fn)(void *opaque,
 #define CAPTURE_PROGRESS_NS 250000000
 
 struct capture_config {
-	pid_t pid;
-	int pidfd;		/* the caller's */
-	int uffd;		/* initialised; taken */
-	int pagemap_fd;		/* the caller's */
+	/*
+	 * The caller looks at the mappings again in the freeze: what cannot be
+	 * registered while the target runs, since it has changed, is not an
+	 * error before that.
+	 */
+	bool mappings_change;
 	bool markers;		/* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
 	uint64_t buffer_bytes;	/* at most; what exists may need less */
 	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
@@ -96,7 +102,14 @@ struct capture_stats {
 
 struct capture;
 
-/* Takes config->uffd in any case. */
+/* A process. */
+struct capture_space {
+	pid_t pid;
+	int pidfd;	/* the caller's */
+	int uffd;	/* initialised; taken */
+	int pagemap_fd; /* the caller's */
+};
+
 int capture_new(struct capture **out, const struct capture_config *config);
 struct capture *capture_free(struct capture *capture);
 
@@ -107,9 +120,44 @@ static inline void capture_freep(struct capture **capture)
 
 #define _cleanup_capture_ _cleanup_(capture_freep)
 
-/* Regions are numbered in the order of these calls. */
+/*
+ * Spaces are numbered from 0 on; returns the number or -errno. Takes the
+ * userfaultfd in any case. Possible whenever regions may be added.
+ */
+int capture_add_space(struct capture *capture,
+		      const struct capture_space *space);
+
+/*
+ * Regions are numbered in the order of these calls. They may come at any time
+ * before capture_rearm(): before capture_arm(), which may be called again for
+ * those that came since, or in the freeze, to be protected by capture_rearm().
+ * -EINVAL when it overlaps another of the space; -EBUSY when it is too late.
+ */
 int capture_add_region(struct capture *capture, const struct region_desc *desc);
 
+/*
+ * In the freeze, before capture_rearm(): what was mapped in `range` is there no
+ * more, or it is other memory than was armed. Nothing is captured of it; a
+ * region that is hit keeps its numbering of pages. A region for what is there
+ * now may be added.
+ */
+int capture_drop(struct capture *capture, unsigned space, struct range range);
+
+/*
+ * From any thread, between capture_rearm() and capture_drain(), while the
+ * target's thread that wants to unmap `range`, or to exit, is held: captures
+ * all of it that is not yet captured. It stays protected. Returns 0 when
+ * nothing of the range can be lost any more, or why the capture has failed.
+ * What maps the same file elsewhere is not captured by this.
+ */
+int capture_range_now(struct capture *capture, unsigned space,
+		      struct range range);
+
+/*
+ * While the target runs. The buffers are chosen by what the first call finds.
+ * Memory that goes or moves meanwhile is no error here, nor in
+ * capture_settle(); if it has not been dropped by then, capture_rearm() fails.
+ */
 int capture_arm(struct capture *capture);
 int capture_settle(struct capture *capture);
 int capture_rearm(struct capture *capture);

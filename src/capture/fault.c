@@ -2,11 +2,11 @@
 #include "capture/internal.h"
 
 /*
- * Theory of operation. The thread sleeps in poll() on the userfaultfd and on
- * an eventfd. Each message names a page that a thread of the target waits to
- * write; what is done with it depends on the mode (internal.h). Whatever goes
- * wrong, the page is unprotected in the end: a snapshot can be discarded, a
- * waiting target cannot.
+ * Theory of operation. The thread sleeps in epoll on the userfaultfds of all
+ * spaces and on an eventfd. Each message names a page that a thread of the
+ * target waits to write; what is done with it depends on the mode (internal.h).
+ * Whatever goes wrong, the page is unprotected in the end: a snapshot can be
+ * discarded, a waiting target cannot.
  *
  * Noting: the page is unprotected first and noted after that. The caller, who
  * protects noted pages again, clears the note before protecting. So a note
@@ -24,10 +24,9 @@
  */
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include "base/log.h"
@@ -35,25 +34,30 @@
 #include "sys/sched.h"
 #include "sys/uffd.h"
 
-#define BATCH 64
+#define BATCH  64
+#define EVENTS 16
 
-static int read_messages(struct capture *capture);
+static int read_messages(struct capture *capture, struct space *space);
 
-static int release(struct capture *capture, struct range range)
+static int unprotect(struct capture *capture, struct space *space,
+		     struct range range)
 {
-	int uffd = capture->config.uffd, r;
+	int r;
 
-	while ((r = uffd_try_unprotect(uffd, range)) == -EAGAIN) {
-		r = read_messages(capture);
+	while ((r = uffd_try_unprotect(space->desc.uffd, range)) == -EAGAIN) {
+		r = read_messages(capture, space);
 		if (r < 0)
 			capture_fail(capture, r);
 		if (r <= 0)
 			uffd_wait_for_change();
 	}
-	/* Not registered any more: unmapped, or moved; or all is over. */
-	if (r == -ENOENT || r == -ESRCH)
-		return 0;
 	return r;
+}
+
+static int release(struct capture *capture, struct region *region,
+		   struct range range)
+{
+	return take_release(capture, region, range, unprotect);
 }
 
 static int note_write(struct capture *capture, struct region *region,
@@ -61,49 +65,17 @@ static int note_write(struct capture *capture, struct region *region,
 {
 	size_t extent = region_extent(region, addr);
 	struct range range = { addr, addr + PAGE_SIZE };
+	struct region_part part;
 	int r;
 
 	if (region->extents[extent] & EXTENT_HUGE)
 		range = region_extent_range(region, extent);
-	r = release(capture, range);
-	bitmap_set_range(&region->noted, region_page(region, range.start),
-			 region_page(region, range.end));
+	r = release(capture, region, range);
+	while (region_next_part(region, &range, &part))
+		bitmap_set_range(&region->noted,
+				 region_page(region, part.range.start),
+				 region_page(region, part.range.end));
 	return r;
-}
-
-/* The fault thread's slab, with room for `n` pages; NULL: all is over. */
-static struct slab *slab_for(struct capture *capture, uint64_t n)
-{
-	struct fault_thread *faults = &capture->faults;
-
-	if (faults->slab && slab_room(faults->slab) < n) {
-		slab_queue(&capture->pool, faults->slab);
-		faults->slab = NULL;
-	}
-	if (!faults->slab)
-		faults->slab = slab_get(&capture->pool, true);
-	return faults->slab;
-}
-
-static int capture_block(struct capture *capture, struct region *region,
-			 struct range range)
-{
-	uint64_t n = bitmap_count(&region->populated,
-				  region_page(region, range.start),
-				  region_page(region, range.end));
-	struct slab *slab;
-	int r;
-
-	if (!n)
-		return 0;
-	slab = slab_for(capture, n);
-	if (!slab)
-		return -ECANCELED;
-	r = capture_copy(capture, region, range, slab);
-	if (r)
-		return r;
-	atomic_fetch_add(&capture->faults.n_pages, n);
-	return 0;
 }
 
 static int capture_write(struct capture *capture, struct region *region,
@@ -113,53 +85,88 @@ static int capture_write(struct capture *capture, struct region *region,
 	int r = 0, released;
 
 	if (region_claim(region, block.number)) {
-		r = capture_block(capture, region, block.range);
-		if (!r)
-			bitmap_test_and_set(&region->done, block.number);
+		r = take_block(capture, region, &block,
+			       &capture->faults.filler);
 	} else if (!bitmap_test(&region->done, block.number)) {
-		return 0; /* its owner will release it */
+		/* Its owner will release it, or have it looked at again. */
+		bitmap_test_and_set(&region->wanted, block.number);
+		if (!bitmap_test(&region->done, block.number) &&
+		    atomic_load(&capture->mode) == MODE_CAPTURE)
+			return 0;
 	}
-	released = release(capture, block.range);
+	released = release(capture, region, block.range);
 	return r ? r : released;
 }
 
-static int handle_write(struct capture *capture, uint64_t addr)
+/* A fault that came too late, or after a move: nothing is known of the page
+ * but that somebody may wait for it. */
+static int release_stray(struct capture *capture, struct space *space,
+			 uint64_t addr)
 {
-	struct region *region;
+	int r = unprotect(capture, space,
+			  (struct range){ addr, addr + PAGE_SIZE });
 
-	addr = ROUND_DOWN(addr, PAGE_SIZE);
-	region = capture_find_region(capture, addr);
+	return r == -ENOENT || r == -ESRCH ? 0 : r;
+}
+
+static int handle_write(struct capture *capture,
+			const struct waiting_fault *fault)
+{
+	uint64_t at = ROUND_DOWN(fault->addr, PAGE_SIZE);
+	struct range page = { at, at + PAGE_SIZE };
+	struct region *region = fault->region;
+
 	if (!region)
-		return log_errno(-EPROTO,
-				 "pid %d: a fault at %#llx is in no region",
-				 capture->config.pid, (unsigned long long)addr);
+		region = space_next(fault->space, &at, page.end, &page);
+	if (!region)
+		return release_stray(capture, fault->space, at);
 
 	switch (atomic_load(&capture->mode)) {
 	case MODE_NOTE:
-		return note_write(capture, region, addr);
+		return note_write(capture, region, page.start);
 	case MODE_CAPTURE:
-		return capture_write(capture, region, addr);
+		return capture_write(capture, region, page.start);
 	case MODE_HOLD:
 	case MODE_RELEASE:
 		break;
 	}
-	return release(capture, region_block(region, addr).range);
+	return release(capture, region, region_block(region, page.start).range);
+}
+
+/* The first block of `range` that has pages which nobody has captured; false:
+ * there is none. */
+static bool find_lost(const struct region *region, struct range range,
+		      uint64_t *lost)
+{
+	struct block block;
+
+	for (uint64_t at = range.start; at < range.end; at = block.range.end) {
+		size_t extent = region_extent(region, at);
+		uint64_t end;
+
+		block = region_block(region, at);
+		end = min_u64(block.range.end, range.end);
+		if (!(region->extents[extent] & EXTENT_ARMED) ||
+		    bitmap_test(&region->done, block.number) ||
+		    !bitmap_count(&region->populated, region_page(region, at),
+				  region_page(region, end)))
+			continue;
+		*lost = at;
+		return true;
+	}
+	return false;
 }
 
 /* Pages that exist and are not yet captured are lost: discarded, unmapped. */
-static int handle_removal(struct capture *capture, struct range gone)
+static int handle_removal(struct capture *capture, struct space *space,
+			  struct range gone)
 {
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		struct region *region = &capture->regions[i];
-		struct range hit = {
-			max_u64(gone.start, region->desc.range.start),
-			min_u64(gone.end, region->desc.range.end),
-		};
-		struct block block;
+	uint64_t at = gone.start, lost;
+	struct region *region;
+	struct range hit;
 
-		if (hit.start >= hit.end)
-			continue;
-		if (atomic_load(&capture->mode) == MODE_NOTE) {
+	while ((region = space_next(space, &at, gone.end, &hit))) {
+		if (atomic_load(&capture->mode) != MODE_CAPTURE) {
 			/* Their protection goes with them, but not before
 			 * their event is read, nor at any known time: it can
 			 * be given again only in the freeze. */
@@ -168,26 +175,16 @@ static int handle_removal(struct capture *capture, struct range gone)
 					 region_page(region, hit.end));
 			continue;
 		}
-		for (uint64_t at = hit.start; at < hit.end;
-		     at = block.range.end) {
-			size_t extent = region_extent(region, at);
-
-			block = region_block(region, at);
-			if (!(region->extents[extent] & EXTENT_ARMED) ||
-			    bitmap_test(&region->done, block.number) ||
-			    !bitmap_count(&region->populated,
-					  region_page(region, at),
-					  region_page(region, block.range.end)))
-				continue;
+		if (find_lost(region, hit, &lost))
 			return capture_copy_failed(
-				capture, (struct range){ at, hit.end },
+				region, (struct range){ lost, hit.end },
 				-ENOENT);
-		}
 	}
 	return 0;
 }
 
-static int handle_change(struct capture *capture, const struct uffd_msg *msg)
+static int handle_change(struct capture *capture, struct space *space,
+			 const struct uffd_msg *msg)
 {
 	struct range range;
 
@@ -207,7 +204,7 @@ static int handle_change(struct capture *capture, const struct uffd_msg *msg)
 	default:
 		return 0;
 	}
-	return handle_removal(capture, range);
+	return handle_removal(capture, space, range);
 }
 
 /* Room for a batch more of waiting faults. */
@@ -228,27 +225,32 @@ static int make_room(struct fault_thread *faults)
 
 /* Reads a batch: faults go to the list, changes of the address space are dealt
  * with at once. How many messages there were, or -errno. */
-static int read_messages(struct capture *capture)
+static int read_messages(struct capture *capture, struct space *space)
 {
 	struct fault_thread *faults = &capture->faults;
 	struct uffd_msg msgs[BATCH];
+	bool locked;
 	uint64_t now;
 	int n, r;
 
 	r = make_room(faults);
 	if (r)
 		return r;
-	n = uffd_read(capture->config.uffd, msgs, BATCH);
+	n = uffd_read(space->desc.uffd, msgs, BATCH);
 	now = now_ns();
 	for (int i = 0; i < n; i++) {
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
 			faults->waiting[faults->n_waiting++] =
 				(struct waiting_fault){
-					msgs[i].arg.pagefault.address, now
+					.space = space,
+					.addr = msgs[i].arg.pagefault.address,
+					.read_ns = now,
 				};
 			continue;
 		}
-		r = handle_change(capture, &msgs[i]);
+		locked = layout_lock(capture);
+		r = handle_change(capture, space, &msgs[i]);
+		layout_unlock(capture, locked);
 		if (r)
 			capture_fail(capture, r);
 	}
@@ -259,13 +261,15 @@ static void serve(struct capture *capture, const struct waiting_fault *fault)
 {
 	struct fault_thread *faults = &capture->faults;
 	uint64_t started_ns = now_ns();
-	int r = handle_write(capture, fault->addr);
+	bool locked = layout_lock(capture);
+	int r = handle_write(capture, fault);
 
 	if (r) {
 		capture_fail(capture, r);
 		/* Never leave a writer behind. */
-		handle_write(capture, fault->addr);
+		handle_write(capture, fault);
 	}
+	layout_unlock(capture, locked);
 	if (atomic_load(&capture->mode) != MODE_CAPTURE)
 		return;
 	histogram_record(&faults->queue, started_ns - fault->read_ns);
@@ -288,16 +292,33 @@ static void serve_waiting(struct capture *capture)
 	faults->next_waiting = faults->n_waiting = 0;
 }
 
-static void handle_messages(struct capture *capture)
+static void handle_messages(struct capture *capture, struct space *space)
 {
 	int n;
 
 	do {
-		n = read_messages(capture);
+		n = read_messages(capture, space);
 		if (n < 0)
 			capture_fail(capture, n);
 		serve_waiting(capture);
 	} while (n == BATCH);
+}
+
+static void serve_again(struct capture *capture)
+{
+	struct fault_thread *faults = &capture->faults;
+	struct waiting_fault fault;
+	bool more;
+
+	do {
+		pthread_mutex_lock(&faults->lock);
+		more = faults->n_again > 0;
+		if (more)
+			fault = faults->again[--faults->n_again];
+		pthread_mutex_unlock(&faults->lock);
+		if (more)
+			serve(capture, &fault);
+	} while (more);
 }
 
 /* Answers who waits in fault_thread_sync(). Returns whether to go on. */
@@ -308,10 +329,8 @@ static bool answer_requests(struct capture *capture)
 	bool stop;
 
 	eventfd_read(faults->wake_fd, &ignored);
-	if (faults->slab) {
-		slab_queue(&capture->pool, faults->slab);
-		faults->slab = NULL;
-	}
+	serve_again(capture);
+	filler_queue(capture, &faults->filler);
 	pthread_mutex_lock(&faults->lock);
 	faults->n_answered = faults->n_asked;
 	stop = faults->stop;
@@ -324,27 +343,59 @@ static void *fault_main(void *data)
 {
 	struct capture *capture = data;
 	struct fault_thread *faults = &capture->faults;
-	struct pollfd fds[] = {
-		{ .fd = capture->config.uffd, .events = POLLIN },
-		{ .fd = faults->wake_fd, .events = POLLIN },
-	};
 
 	/* Each µs here is one that the target waits. */
 	sched_raise();
 
 	for (;;) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
-			continue;
-		if (fds[0].revents & POLLIN)
-			handle_messages(capture);
-		else if (fds[0].revents)
-			fds[0].fd = -1; /* POLLERR: the target is gone */
-		if (fds[1].revents) {
-			serve_waiting(capture);
-			if (!answer_requests(capture))
-				return NULL;
+		struct epoll_event events[EVENTS];
+		int n = epoll_wait(faults->epoll_fd, events, EVENTS, -1);
+		bool woken = false;
+
+		for (int i = 0; i < n; i++) {
+			struct space *space = events[i].data.ptr;
+
+			if (!space)
+				woken = true;
+			else if (events[i].events & EPOLLIN)
+				handle_messages(capture, space);
+			else /* The process is gone. */
+				epoll_ctl(faults->epoll_fd, EPOLL_CTL_DEL,
+					  space->desc.uffd, NULL);
 		}
+		if (!woken)
+			continue;
+		serve_waiting(capture);
+		if (!answer_requests(capture))
+			return NULL;
 	}
+}
+
+int fault_thread_init(struct capture *capture)
+{
+	struct fault_thread *faults = &capture->faults;
+	struct epoll_event event = { .events = EPOLLIN };
+
+	pthread_mutex_init(&faults->lock, NULL);
+	pthread_cond_init(&faults->answered, NULL);
+	faults->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	faults->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (faults->wake_fd < 0 || faults->epoll_fd < 0 ||
+	    epoll_ctl(faults->epoll_fd, EPOLL_CTL_ADD, faults->wake_fd, &event))
+		return log_errno(-errno, "eventfd, epoll: %m");
+	return 0;
+}
+
+void fault_thread_deinit(struct capture *capture)
+{
+	struct fault_thread *faults = &capture->faults;
+
+	free(faults->waiting);
+	free(faults->again);
+	close_fd(&faults->wake_fd);
+	close_fd(&faults->epoll_fd);
+	pthread_cond_destroy(&faults->answered);
+	pthread_mutex_destroy(&faults->lock);
 }
 
 int fault_thread_start(struct capture *capture)
@@ -352,12 +403,6 @@ int fault_thread_start(struct capture *capture)
 	struct fault_thread *faults = &capture->faults;
 	sigset_t all, old;
 	int r;
-
-	faults->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (faults->wake_fd < 0)
-		return log_errno(-errno, "eventfd: %m");
-	pthread_mutex_init(&faults->lock, NULL);
-	pthread_cond_init(&faults->answered, NULL);
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -367,6 +412,41 @@ int fault_thread_start(struct capture *capture)
 		return log_errno(r, "cannot start the fault thread: %m");
 	faults->running = true;
 	return 0;
+}
+
+static int queue_again(struct fault_thread *faults, struct waiting_fault fault)
+{
+	size_t max = faults->max_again * 2 + BATCH;
+	struct waiting_fault *again;
+
+	if (faults->n_again == faults->max_again) {
+		again = reallocarray(faults->again, max, sizeof(*again));
+		if (!again)
+			return -ENOMEM;
+		faults->again = again;
+		faults->max_again = max;
+	}
+	faults->again[faults->n_again++] = fault;
+	return 0;
+}
+
+void fault_thread_again(struct capture *capture, struct region *region,
+			struct range block)
+{
+	struct fault_thread *faults = &capture->faults;
+	int r;
+
+	pthread_mutex_lock(&faults->lock);
+	r = queue_again(faults, (struct waiting_fault){
+					.space = region->space,
+					.region = region,
+					.addr = block.start,
+					.read_ns = now_ns(),
+				});
+	pthread_mutex_unlock(&faults->lock);
+	if (r)
+		capture_fail(capture, r);
+	fault_thread_wake(capture);
 }
 
 void fault_thread_wake(struct capture *capture)
@@ -409,14 +489,9 @@ void fault_thread_stop(struct capture *capture)
 {
 	struct fault_thread *faults = &capture->faults;
 
-	if (faults->running) {
-		ask(capture, true);
-		pthread_join(faults->thread, NULL);
-		faults->running = false;
-		pthread_cond_destroy(&faults->answered);
-		pthread_mutex_destroy(&faults->lock);
-	}
-	free(faults->waiting);
-	faults->waiting = NULL;
-	close_fd(&faults->wake_fd);
+	if (!faults->running)
+		return;
+	ask(capture, true);
+	pthread_join(faults->thread, NULL);
+	faults->running = false;
 }

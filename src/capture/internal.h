@@ -4,12 +4,17 @@
 /*
  * What the files of capture/ share. Who writes what:
  *
- *   regions[].desc, granule, n_extents   before arming only
- *   regions[].extents, populated         the caller's thread (arm, rearm)
- *   regions[].noted, removed             fault thread sets, caller clears
- *   regions[].todo, done                 anyone, atomically
- *   mode                                 the caller
- *   verdict                              anyone; the first failure stays
+ *   spaces, regions, their index and parts   the caller's thread, before the
+ *                                            capture begins, under `layout`
+ *   region->granule, n_extents, extents, populated   the caller's thread,
+ *                                            before the capture begins
+ *   region->noted, removed                   fault thread sets, caller clears
+ *   region->todo, done, wanted               anyone, atomically
+ *   mode                                     the caller
+ *   verdict                                  anyone; the first failure stays
+ *
+ * The fault thread holds `layout` for whatever it does in other modes than
+ * MODE_CAPTURE. In that, what it looks at changes no more, and needs no lock.
  */
 
 #include <pthread.h>
@@ -29,57 +34,110 @@ enum capture_mode {
 	MODE_RELEASE,
 };
 
+/* Addresses, and the region that has its pages there. */
+struct piece {
+	struct range range;
+	struct region *region;
+	uint64_t home; /* of range.start, as of region->desc.range */
+};
+
+/* A process. */
+struct space {
+	struct capture_space desc;
+	struct piece *pieces; /* ascending */
+	size_t n_pieces, max_pieces;
+	bool is_over; /* it has exited, and all of it is captured */
+};
+
 /* A write fault between being read and being served. */
 struct waiting_fault {
-	uint64_t addr;
+	struct space *space;
+	struct region *region; /* NULL: not looked up yet */
+	uint64_t addr;	       /* with `region`, as of region->desc.range */
 	uint64_t read_ns;
+};
+
+/* Copies of blocks: by whom, and to where. */
+struct filler {
+	struct slab *slab; /* being filled */
+	bool reserved;	   /* may take the pool's last ones */
+	bool looks_around; /* while it waits: the caller's thread */
+	_Atomic uint64_t n_pages;
 };
 
 struct fault_thread {
 	pthread_t thread;
 	bool running;
-	int wake_fd; /* eventfd: look at the requests below */
+	int epoll_fd; /* all userfaultfds, and wake_fd with a NULL pointer */
+	int wake_fd;  /* eventfd: look at the requests below */
 	pthread_mutex_t lock;
 	pthread_cond_t answered;
 	uint64_t n_asked, n_answered;
 	bool stop;
+	struct waiting_fault *again; /* what somebody owned, and does not now */
+	size_t n_again, max_again;
 
 	struct waiting_fault *waiting; /* from next_waiting on: to be served */
 	size_t next_waiting, n_waiting, max_waiting;
-	struct slab *slab; /* being filled */
+	struct filler filler;
 	struct histogram latency, queue;
-	_Atomic uint64_t n_pages;
 };
 
 struct capture {
 	struct capture_config config;
-	struct region *regions; /* by number */
-	unsigned n_regions;
-	unsigned *by_address;  /* region numbers, ascending by address */
+	pthread_mutex_t layout; /* recursive */
+	struct space **spaces;	/* by number */
+	unsigned n_spaces, max_spaces;
+	struct region **regions; /* by number */
+	unsigned n_regions, max_regions;
+	unsigned n_armed;      /* all before this are */
 	struct slab_pool pool; /* from arming on */
 	bool has_pool;
 	_Atomic enum capture_mode mode;
 	_Atomic int verdict;
-	bool armed; /* something may be registered */
+	bool is_taken; /* the instant is over: no more regions */
 
 	struct fault_thread faults;
 	pthread_t output;
 	bool output_running;
+	struct filler scanner;
+	pthread_mutex_t now_lock; /* capture_range_now() is under way */
+	struct filler now;
 
 	uint64_t n_noted, n_rearmed;
-	uint64_t n_scanned; /* pages */
 	_Atomic uint64_t n_written;
 	uint64_t n_populated;
 	uint64_t started_ns, reported_ns; /* progress */
 };
 
-/* The region that holds `addr`, or NULL. */
-struct region *capture_find_region(struct capture *capture, uint64_t addr);
+/* layout.c */
 
-static inline unsigned region_number(const struct capture *capture,
-				     const struct region *region)
+/* The first piece of the space that ends behind `addr`, or NULL. */
+struct piece *space_find(const struct space *space, uint64_t addr);
+
+/*
+ * The part of a region that is within [*at, end) of addresses, by the
+ * region's own ones; moves *at behind it. NULL: there is none.
+ */
+struct region *space_next(const struct space *space, uint64_t *at, uint64_t end,
+			  struct range *range);
+
+void layout_deinit(struct capture *capture);
+
+/* To call before and after what needs the layout, and is not the caller's
+ * thread. Whether it had to be locked. */
+static inline bool layout_lock(struct capture *capture)
 {
-	return (unsigned)(region - capture->regions);
+	if (atomic_load(&capture->mode) == MODE_CAPTURE)
+		return false;
+	pthread_mutex_lock(&capture->layout);
+	return true;
+}
+
+static inline void layout_unlock(struct capture *capture, bool locked)
+{
+	if (locked)
+		pthread_mutex_unlock(&capture->layout);
 }
 
 /* Records the first failure and ends all waiting. Returns the verdict. */
@@ -94,7 +152,8 @@ int capture_copy(struct capture *capture, struct region *region,
 		 struct range range, struct slab *slab);
 
 /* Logs why a copy of `range` failed, and returns the code to fail with. */
-int capture_copy_failed(struct capture *capture, struct range range, int error);
+int capture_copy_failed(const struct region *region, struct range range,
+			int error);
 
 /* Tries to become the owner of a block. */
 static inline bool region_claim(struct region *region, uint64_t block)
@@ -103,7 +162,11 @@ static inline bool region_claim(struct region *region, uint64_t block)
 }
 
 /* Logs that the target is gone; returns -ESRCH. */
-int capture_target_died(const struct capture *capture);
+int capture_target_died(const struct space *space);
+
+/* 0, or -ESRCH, logged, when the process is gone and something of it is not
+ * captured. The caller's thread. */
+int capture_check_alive(struct capture *capture, struct space *space);
 
 /* Calls back with the progress if it is time for that. */
 void capture_report(struct capture *capture);
@@ -112,16 +175,53 @@ void capture_report(struct capture *capture);
  * what ends the capture, and reports. 0 or the verdict. */
 int capture_look_around(struct capture *capture);
 
+/* take.c */
+
+/* How a thread unprotects, or waits until it can. */
+typedef int (*unprotect_fn)(struct capture *capture, struct space *space,
+			    struct range range);
+
+/*
+ * Gives up the protection of part of a region. What is not registered any more
+ * is passed over; 0 also when the process is gone.
+ */
+int take_release(struct capture *capture, const struct region *region,
+		 struct range range, unprotect_fn unprotect);
+
+/* A slab with room for `n` pages. -ECANCELED: all is over. */
+int filler_make_room(struct capture *capture, struct filler *filler,
+		     uint64_t n);
+
+/* Has what the filler holds written. */
+void filler_queue(struct capture *capture, struct filler *filler);
+
+/* Copies a block that the caller owns, and marks it as done. */
+int take_block(struct capture *capture, struct region *region,
+	       const struct block *block, struct filler *filler);
+
+/*
+ * Sees to it that no page of `range` can be lost any more: captures it, or
+ * waits for who does. It stays protected. The caller owns no block that is not
+ * done, else two could wait for each other. 0 or the code to fail with.
+ */
+int take_range(struct capture *capture, struct region *region,
+	       struct range range, struct filler *filler);
+
 /* When to do that next, by CLOCK_REALTIME. */
 struct timespec capture_next_look(void);
 
 /* fault.c */
+int fault_thread_init(struct capture *capture);
+void fault_thread_deinit(struct capture *capture);
 int fault_thread_start(struct capture *capture);
 /*
  * Returns once all events read before have been dealt with, by the mode in
  * force then, and what they captured is queued.
  */
 void fault_thread_sync(struct capture *capture);
+/* Has it serve the faults in a block once more; any thread. */
+void fault_thread_again(struct capture *capture, struct region *region,
+			struct range block);
 /* Has it look at the mode again; does not wait. */
 void fault_thread_wake(struct capture *capture);
 void fault_thread_stop(struct capture *capture);

@@ -39,6 +39,106 @@ static void unmap_shared(struct region *region)
 	region->mapping = NULL;
 }
 
+static struct region_parts *new_parts(size_t n)
+{
+	struct region_parts *parts =
+		calloc(1, sizeof(*parts) + n * sizeof(*parts->part));
+
+	if (parts)
+		parts->n = n;
+	return parts;
+}
+
+static int init_parts(struct region *region)
+{
+	struct region_parts *parts = new_parts(1);
+
+	if (!parts)
+		return -ENOMEM;
+	parts->part[0].range = region->desc.range;
+	parts->part[0].addr = region->desc.range.start;
+	atomic_store(&region->parts, parts);
+	return 0;
+}
+
+static void free_parts(struct region_parts *parts)
+{
+	while (parts) {
+		struct region_parts *older = parts->older;
+
+		free(parts);
+		parts = older;
+	}
+}
+
+/* The first part that ends behind `addr`, or n. */
+static size_t find_part(const struct region_parts *parts, uint64_t addr)
+{
+	size_t low = 0, high = parts->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (parts->part[mid].range.end <= addr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+bool region_next_part(const struct region *region, struct range *rest,
+		      struct region_part *part)
+{
+	const struct region_parts *parts = atomic_load(&region->parts);
+	size_t i = find_part(parts, rest->start);
+	uint64_t start;
+
+	if (i == parts->n || parts->part[i].range.start >= rest->end ||
+	    rest->start >= rest->end)
+		return false;
+	*part = parts->part[i];
+	start = max_u64(part->range.start, rest->start);
+	part->addr += start - part->range.start;
+	part->range.start = start;
+	part->range.end = min_u64(part->range.end, rest->end);
+	rest->start = part->range.end;
+	return true;
+}
+
+static void append_part(struct region_parts *parts, struct region_part part,
+			struct range range)
+{
+	range.start = max_u64(range.start, part.range.start);
+	range.end = min_u64(range.end, part.range.end);
+	if (range.start >= range.end)
+		return;
+	part.addr += range.start - part.range.start;
+	part.range = range;
+	parts->part[parts->n++] = part;
+}
+
+int region_cut(struct region *region, struct range range)
+{
+	struct region_parts *old = atomic_load(&region->parts);
+	struct region_parts *parts = new_parts(old->n + 1);
+
+	if (!parts)
+		return -ENOMEM;
+	parts->n = 0;
+	for (size_t i = 0; i < old->n; i++) {
+		append_part(parts, old->part[i],
+			    (struct range){ 0, range.start });
+		append_part(parts, old->part[i],
+			    (struct range){ range.end, UINT64_MAX });
+	}
+	/* Nobody reads it: the layout is locked. */
+	parts->older = old->older;
+	free(old);
+	atomic_store(&region->parts, parts);
+	return 0;
+}
+
 int region_init(struct region *region, const struct region_desc *desc,
 		uint64_t granule_bytes)
 {
@@ -69,6 +169,10 @@ int region_init(struct region *region, const struct region_desc *desc,
 	if (!r)
 		r = bitmap_init(&region->done, n_blocks);
 	if (!r)
+		r = bitmap_init(&region->wanted, n_blocks);
+	if (!r)
+		r = init_parts(region);
+	if (!r)
 		r = map_shared(region);
 	if (r)
 		region_deinit(region);
@@ -78,12 +182,14 @@ int region_init(struct region *region, const struct region_desc *desc,
 void region_deinit(struct region *region)
 {
 	unmap_shared(region);
+	free_parts(atomic_load(&region->parts));
 	free(region->extents);
 	bitmap_deinit(&region->populated);
 	bitmap_deinit(&region->noted);
 	bitmap_deinit(&region->removed);
 	bitmap_deinit(&region->todo);
 	bitmap_deinit(&region->done);
+	bitmap_deinit(&region->wanted);
 	*region = (struct region){};
 }
 
@@ -185,13 +291,18 @@ static void mark_hugetlb_file(struct region *region)
 {
 	uint64_t n_pages = region_n_pages(region);
 	uint64_t mapped = bitmap_count(&region->populated, 0, n_pages);
+	struct range all = region->desc.range;
+	struct region_part part;
 	struct stat st;
 
 	if (!fstat(region->desc.fd, &st) &&
 	    (uint64_t)st.st_blocks * 512 ==
 		    (region->desc.shared ? mapped * PAGE_SIZE : 0))
 		return;
-	bitmap_set_range(&region->populated, 0, n_pages);
+	while (region_next_part(region, &all, &part))
+		bitmap_set_range(&region->populated,
+				 region_page(region, part.range.start),
+				 region_page(region, part.range.end));
 	/* A read of a hole through the mapping would allocate a page. */
 	unmap_shared(region);
 }
@@ -201,36 +312,59 @@ int region_find_populated(struct region *region, int pagemap_fd,
 {
 	struct find_arg arg = { region, markers };
 	bool hugetlb = region_is_hugetlb(region);
+	struct region_part part;
 	int r;
 
-	if (region->desc.fd < 0 || !region->desc.shared || hugetlb) {
-		r = pagemap_walk(pagemap_fd, range, mark_populated, &arg);
-		if (r)
-			return r;
+	while (region_next_part(region, &range, &part)) {
+		if (region->desc.fd < 0 || !region->desc.shared || hugetlb) {
+			r = pagemap_walk(pagemap_fd, part.range, mark_populated,
+					 &arg);
+			if (r)
+				return r;
+		}
+		if (region->desc.fd >= 0 && !hugetlb)
+			mark_file_data(region, part.range);
 	}
 	if (region->desc.fd >= 0 && hugetlb)
 		mark_hugetlb_file(region);
-	else if (region->desc.fd >= 0)
-		mark_file_data(region, range);
 	return 0;
 }
 
+struct check_arg {
+	const struct region *region;
+	const struct region_part *part;
+};
+
 static int is_populated(struct range run, unsigned flags, void *data)
 {
-	const struct region *region = data;
-	uint64_t first = region_page(region, run.start);
-	uint64_t end = region_page(region, run.end);
+	const struct check_arg *arg = data;
+	uint64_t home = arg->part->range.start - arg->part->addr;
+	uint64_t first = region_page(arg->region, run.start + home);
+	uint64_t end = region_page(arg->region, run.end + home);
 
 	(void)flags;
-	return bitmap_find_set(&region->populated, first, end) < end ? -ESTALE
-								     : 0;
+	return bitmap_find_set(&arg->region->populated, first, end) < end
+		       ? -ESTALE
+		       : 0;
 }
 
 int region_check_protected(const struct region *region, int pagemap_fd,
 			   struct range range)
 {
-	return pagemap_walk_unprotected(pagemap_fd, range, is_populated,
-					(void *)region);
+	struct region_part part;
+	struct check_arg arg = { region, &part };
+	int r;
+
+	while (region_next_part(region, &range, &part)) {
+		struct range at = { part.addr,
+				    part.addr + range_len(part.range) };
+
+		r = pagemap_walk_unprotected(pagemap_fd, at, is_populated,
+					     &arg);
+		if (r)
+			return r;
+	}
+	return 0;
 }
 
 static int copy_from_mapping(const struct region *region, struct range run,
@@ -264,12 +398,24 @@ static int copy_from_file(const struct region *region, struct range run,
 	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
 }
 
-int region_copy(const struct region *region, unsigned number, pid_t pid,
-		struct range range, struct slab *slab)
+/* Where `run` is mapped now. */
+static void add_remote(const struct region *region, struct range run,
+		       struct range *remote, size_t *n)
+{
+	struct region_part part;
+
+	while (region_next_part(region, &run, &part))
+		remote[(*n)++] =
+			(struct range){ part.addr,
+					part.addr + range_len(part.range) };
+}
+
+int region_copy(const struct region *region, pid_t pid, struct range range,
+		struct slab *slab)
 {
 	uint64_t end = region_page(region, range.end);
 	uint64_t page = region_page(region, range.start);
-	struct range remote[PMD_PAGES / 2 + 1];
+	struct range remote[PMD_PAGES];
 	uint8_t *to = slab->data + slab->used;
 	size_t n = 0, len = 0, n_read;
 	int r = 0;
@@ -281,11 +427,11 @@ int region_copy(const struct region *region, unsigned number, pid_t pid,
 				     region_addr(region, next) };
 
 		slab->segments[slab->n_segments++] =
-			(struct segment){ number, page, next - page };
+			(struct segment){ region->number, page, next - page };
 		if (region->desc.fd >= 0 && region->desc.shared)
 			r = copy_from_file(region, run, to + len);
 		else
-			remote[n++] = run;
+			add_remote(region, run, remote, &n);
 		if (r)
 			return r;
 		len += range_len(run);

@@ -35,6 +35,7 @@ enum extent_flags {
 
 /* What the caller knows of a region. */
 struct region_desc {
+	unsigned space;	    /* its number, of capture_add_space() */
 	struct range range; /* page-aligned, in the target */
 	uint64_t page_size; /* of the mapping: 4 KiB, or hugetlb's 2 MiB */
 	/*
@@ -44,10 +45,39 @@ struct region_desc {
 	int fd;
 	uint64_t fd_offset;
 	bool shared; /* mapped shared: the file is the memory */
+	/*
+	 * Which file it is, where other regions may map it, too, in this space
+	 * or another: what is written through one changes all that overlap in
+	 * the file. 0: nobody else maps it. With it, `fd_offset` is needed even
+	 * without `fd`.
+	 */
+	uint64_t file_id;
 };
+
+/*
+ * A run of the region's pages that is still there. `range` are addresses as of
+ * desc.range, by which pages and blocks are numbered; `addr` is where
+ * range.start is mapped now.
+ */
+struct region_part {
+	struct range range;
+	uint64_t addr;
+};
+
+struct region_parts {
+	size_t n;
+	struct region_parts *older; /* somebody may still read it */
+	struct region_part part[];  /* ascending */
+};
+
+struct space;
 
 struct region {
 	struct region_desc desc;
+	struct space *space;
+	unsigned number;
+	bool registered;
+	struct region_parts *_Atomic parts;
 	/* Shared memory, to be read; NULL where that may not be mapped. */
 	uint8_t *mapping;
 	uint64_t base;	  /* range.start, rounded down to an extent */
@@ -56,9 +86,10 @@ struct region {
 	uint8_t *extents; /* enum extent_flags each */
 	struct bitmap populated;
 	struct bitmap noted;
-	struct bitmap removed; /* discarded since arming, like noted */
+	struct bitmap removed; /* changed since arming: see the freeze */
 	struct bitmap todo;    /* by block number */
 	struct bitmap done;
+	struct bitmap wanted; /* a fault waits, and the owner won't release */
 };
 
 struct block {
@@ -90,6 +121,16 @@ static inline size_t region_extent(const struct region *region, uint64_t addr)
 {
 	return (size_t)((addr - region->base) / PMD_SIZE);
 }
+
+/*
+ * What there is at or behind rest->start; moves that behind it. False when
+ * there is nothing more in `rest`. Any thread.
+ */
+bool region_next_part(const struct region *region, struct range *rest,
+		      struct region_part *part);
+
+/* Without `range`, which is gone for good. -ENOMEM, and nothing has changed. */
+int region_cut(struct region *region, struct range range);
 
 /* The part of an extent that is in the region. */
 struct range region_extent_range(const struct region *region, size_t extent);
@@ -135,5 +176,5 @@ int region_check_protected(const struct region *region, int pagemap_fd,
  * room, a segment for each run of them. 0; -ENOENT when pages are gone; -ESRCH
  * when the target is; -errno.
  */
-int region_copy(const struct region *region, unsigned number, pid_t pid,
-		struct range range, struct slab *slab);
+int region_copy(const struct region *region, pid_t pid, struct range range,
+		struct slab *slab);

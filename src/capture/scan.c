@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "capture/internal.h"
 
-#include <errno.h>
-
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "sys/pidfd.h"
 #include "sys/sched.h"
 #include "sys/uffd.h"
 
@@ -22,29 +19,38 @@ static void set_done(struct region *region, struct range range)
 	}
 }
 
+static int unprotect(struct capture *capture, struct space *space,
+		     struct range range)
+{
+	(void)capture;
+	return uffd_unprotect(space->desc.uffd, range);
+}
+
 /* Captures `range`, whose blocks are owned by the caller. */
 static int capture_range(struct capture *capture, struct region *region,
-			 struct range range, struct slab *slab)
+			 struct range range)
 {
-	size_t used = slab->used;
+	struct filler *scanner = &capture->scanner;
+	size_t used = scanner->slab->used;
 	int r, released;
 
-	r = capture_copy(capture, region, range, slab);
+	r = capture_copy(capture, region, range, scanner->slab);
 	if (!r)
 		set_done(region, range);
-	capture->n_scanned += (slab->used - used) / PAGE_SIZE;
+	atomic_fetch_add(&scanner->n_pages,
+			 (scanner->slab->used - used) / PAGE_SIZE);
 
-	released = uffd_unprotect(capture->config.uffd, range);
-	if (!r && released && released != -ESRCH && released != -ENOENT)
+	released = take_release(capture, region, range, unprotect);
+	if (!r && released)
 		r = log_errno(released, "pid %d: cannot unprotect %#llx: %m",
-			      capture->config.pid,
+			      region->space->desc.pid,
 			      (unsigned long long)range.start);
 	return r;
 }
 
 /* Captures what is left of an extent, in runs of blocks as long as can be. */
 static int scan_extent(struct capture *capture, struct region *region,
-		       struct range extent, struct slab *slab)
+		       struct range extent)
 {
 	struct block block, first;
 	uint64_t at = extent.start;
@@ -63,13 +69,12 @@ static int scan_extent(struct capture *capture, struct region *region,
 		}
 
 		r = capture_range(capture, region,
-				  (struct range){ first.range.start, at },
-				  slab);
+				  (struct range){ first.range.start, at });
 	}
 	return r;
 }
 
-static int check_all_is_well(struct capture *capture, size_t extent)
+static int check_all_is_well(struct capture *capture)
 {
 	int verdict = atomic_load(&capture->verdict);
 
@@ -78,35 +83,19 @@ static int check_all_is_well(struct capture *capture, size_t extent)
 	if (interrupt_pending())
 		return -EINTR;
 	capture_report(capture);
-	if (extent % ALIVE_EVERY_EXTENTS == 0 &&
-	    !pidfd_is_alive(capture->config.pidfd))
-		return capture_target_died(capture);
 	return 0;
 }
 
-/* The sink may stall for as long as it likes. */
-static int wait_for_slab(struct capture *capture, struct slab **slab)
-{
-	int r = 0;
-
-	while (!r && !*slab) {
-		*slab = slab_get_within(&capture->pool, false,
-					CAPTURE_PROGRESS_NS);
-		if (!*slab)
-			r = capture_look_around(capture);
-	}
-	return r;
-}
-
-static int scan_region(struct capture *capture, struct region *region,
-		       struct slab **slab)
+static int scan_region(struct capture *capture, struct region *region)
 {
 	for (size_t i = 0; i < region->n_extents; i++) {
 		struct range extent = region_extent_range(region, i);
 		struct sched_before before;
 		uint64_t n;
-		int r = check_all_is_well(capture, i);
+		int r = check_all_is_well(capture);
 
+		if (!r && i % ALIVE_EVERY_EXTENTS == 0)
+			r = capture_check_alive(capture, region->space);
 		if (r)
 			return r;
 		n = bitmap_count(&region->populated,
@@ -117,18 +106,14 @@ static int scan_region(struct capture *capture, struct region *region,
 			continue;
 
 		/* Nothing is claimed while waiting for a buffer. */
-		if (*slab && slab_room(*slab) < n) {
-			slab_queue(&capture->pool, *slab);
-			*slab = NULL;
-		}
-		r = wait_for_slab(capture, slab);
+		r = filler_make_room(capture, &capture->scanner, n);
 		if (r)
 			return r;
 
 		/* Whoever wants to write to what is claimed waits until this
 		 * thread gets a processor. */
 		before = sched_favour();
-		r = scan_extent(capture, region, extent, *slab);
+		r = scan_extent(capture, region, extent);
 		sched_restore(&before);
 		if (r)
 			return r;
@@ -138,12 +123,10 @@ static int scan_region(struct capture *capture, struct region *region,
 
 int scan_all(struct capture *capture)
 {
-	struct slab *slab = NULL;
 	int r = 0;
 
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
-		r = scan_region(capture, &capture->regions[i], &slab);
-	if (slab)
-		slab_queue(&capture->pool, slab);
-	return r ? r : check_all_is_well(capture, 0);
+		r = scan_region(capture, capture->regions[i]);
+	filler_queue(capture, &capture->scanner);
+	return r ? r : check_all_is_well(capture);
 }

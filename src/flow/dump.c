@@ -111,11 +111,13 @@ static int make_capture(struct capture **out,
 			struct keeper *keeper, int pagemap_fd,
 			const struct capture_sink *sink)
 {
-	struct capture_config config = {
+	struct capture_space space = {
 		.pid = target->pid,
 		.pidfd = target->pidfd,
 		.uffd = -1,
 		.pagemap_fd = pagemap_fd,
+	};
+	struct capture_config config = {
 		.buffer_bytes = choose_buffer(options, ram),
 		.granule_bytes = options->granule_bytes ? options->granule_bytes
 							: GRANULE_DEFAULT,
@@ -123,20 +125,22 @@ static int make_capture(struct capture **out,
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
 	};
-	uint64_t features;
+	uint64_t features = 0;
 	int r;
 
-	r = keeper_take_uffd(keeper, &config.uffd);
+	r = keeper_take_uffd(keeper, &space.uffd);
 	if (r)
 		return r;
-	r = init_uffd(target, config.uffd, &features);
+	r = init_uffd(target, space.uffd, &features);
+	config.markers = features & UFFD_FEATURE_WP_UNPOPULATED;
+	if (!r)
+		r = capture_new(out, &config);
 	if (r) {
-		close_fd(&config.uffd);
+		close_fd(&space.uffd);
 		return r;
 	}
-	config.markers = features & UFFD_FEATURE_WP_UNPOPULATED;
-
-	r = capture_new(out, &config);
+	/* The only one, number 0. */
+	r = capture_add_space(*out, &space);
 	for (size_t i = 0; !r && i < ram->n_regions; i++)
 		r = capture_add_region(*out, &ram->regions[i].desc);
 	return r;

@@ -322,11 +322,13 @@ static int put_nowhere(void *opaque, unsigned region, uint64_t first,
 struct capture *target_capture(struct target *target, uint64_t granule,
 			       uint64_t buffer)
 {
-	struct capture_config config = {
+	struct capture_space space = {
 		.pid = target->pid,
 		.pidfd = target->pidfd,
 		.pagemap_fd = target->pagemap_fd,
 		.uffd = target_open_uffd(target, true),
+	};
+	struct capture_config config = {
 		.markers = true,
 		.buffer_bytes = buffer,
 		.granule_bytes = granule,
@@ -341,6 +343,7 @@ struct capture *target_capture(struct target *target, uint64_t granule,
 	struct capture *capture;
 
 	need(!capture_new(&capture, &config));
+	need(!capture_add_space(capture, &space));
 	need(!capture_add_region(capture, &desc));
 	return capture;
 }

@@ -180,10 +180,12 @@ static void world_free(struct world *w)
 
 static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 {
-	struct capture_config config = {
+	struct capture_space space = {
 		.pid = getpid(),
 		.pidfd = w->mortal >= 0 ? w->mortal : w->self.pidfd,
 		.pagemap_fd = w->self.pagemap_fd,
+	};
+	struct capture_config config = {
 		.buffer_bytes = buffer,
 		.granule_bytes = granule,
 		.sink = { .put = sink_put, .cancel = sink_cancel, .opaque = w },
@@ -197,8 +199,9 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 		.shared = w->area.fd >= 0,
 	};
 
-	config.uffd = open_uffd(&config.markers);
+	space.uffd = open_uffd(&config.markers);
 	assert_int_equal(capture_new(&w->capture, &config), 0);
+	assert_int_equal(capture_add_space(w->capture, &space), 0);
 	assert_int_equal(capture_add_region(w->capture, &desc), 0);
 }
 

@@ -290,9 +290,9 @@ int __real_uffd_unprotect(int uffd, struct range range);
 int __wrap_uffd_unprotect(int uffd, struct range range);
 int __real_uffd_try_unprotect(int uffd, struct range range);
 int __wrap_uffd_try_unprotect(int uffd, struct range range);
-int __real_region_copy(const struct region *region, unsigned number, pid_t pid,
+int __real_region_copy(const struct region *region, pid_t pid,
 		       struct range range, struct slab *slab);
-int __wrap_region_copy(const struct region *region, unsigned number, pid_t pid,
+int __wrap_region_copy(const struct region *region, pid_t pid,
 		       struct range range, struct slab *slab);
 
 bool __wrap_interrupt_pending(void)
@@ -317,11 +317,11 @@ static void linger(const struct round *round)
 			sched_yield();
 }
 
-int __wrap_region_copy(const struct region *region, unsigned number, pid_t pid,
+int __wrap_region_copy(const struct region *region, pid_t pid,
 		       struct range range, struct slab *slab)
 {
 	struct round *round = atomic_load(&current);
-	struct part *part = &round->parts[number];
+	struct part *part = &round->parts[region->number];
 	size_t segment = slab->n_segments;
 	int r;
 
@@ -331,7 +331,7 @@ int __wrap_region_copy(const struct region *region, unsigned number, pid_t pid,
 	    atomic_fetch_sub(&round->n_copies_left, 1) <= 0)
 		r = -EIO;
 	else
-		r = __real_region_copy(region, number, pid, range, slab);
+		r = __real_region_copy(region, pid, range, slab);
 	if (r)
 		atomic_store(&round->copy_failed, true);
 	for (; !r && segment < slab->n_segments; segment++) {
@@ -792,17 +792,20 @@ static void stop_writers(struct round *round)
 
 static void make_capture(struct round *round)
 {
-	struct capture_config config = {
+	struct capture_space space = {
 		.pid = getpid(),
 		.pidfd = self.pidfd,
 		.pagemap_fd = self.pagemap_fd,
+	};
+	struct capture_config config = {
 		.buffer_bytes = round->shape.buffer,
 		.granule_bytes = round->shape.granule,
 		.sink = { sink_put, sink_wait, sink_drain, NULL, round },
 	};
 
-	config.uffd = open_uffd(&config.markers);
+	space.uffd = open_uffd(&config.markers);
 	assert_int_equal(capture_new(&round->capture, &config), 0);
+	assert_int_equal(capture_add_space(round->capture, &space), 0);
 	for (unsigned i = 0; i < round->shape.n_parts; i++) {
 		struct memory *m = &round->parts[i].memory;
 		struct region_desc desc = {
@@ -888,7 +891,7 @@ static uint64_t *read_words(const struct part *part)
 static void check_protected(struct round *round, unsigned number)
 {
 	struct part *part = &round->parts[number];
-	struct region *region = &round->capture->regions[number];
+	struct region *region = round->capture->regions[number];
 	uint64_t *words = read_words(part);
 
 	for (size_t i = 0; i < part->n_pages; i++)
@@ -964,7 +967,7 @@ static int take_instant(struct round *round)
  */
 static void protect_again(struct round *round, uint64_t *seed)
 {
-	struct region *region = &round->capture->regions[0];
+	struct region *region = round->capture->regions[0];
 	uint64_t until = now_ns() + next_random(seed) % 20000000;
 
 	do {
@@ -973,7 +976,7 @@ static void protect_again(struct round *round, uint64_t *seed)
 
 		if (bitmap_test(&region->done,
 				region_block(region, addr).number))
-			uffd_protect(round->capture->config.uffd,
+			uffd_protect(region->space->desc.uffd,
 				     (struct range){ addr, addr + PAGE_SIZE });
 		pause_us(next_random(seed) % 100);
 	} while (now_ns() < until);

@@ -42,7 +42,7 @@ bool memory_map(struct memory *memory, enum memory_kind kind, size_t len,
 		unsigned skew_pages);
 void memory_unmap(struct memory *memory);
 
-/* The descriptors of this process that capture_config asks for. */
+/* The descriptors of this process that a capture_space asks for. */
 struct self {
 	int proc_fd, pidfd, pagemap_fd;
 };
