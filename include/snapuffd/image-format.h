@@ -14,14 +14,22 @@
 #define IMAGE_MAGIC_PAGEMAP   0x4d505553 /* "SUPM" */
 #define IMAGE_MAGIC_MACHINE   0x434d5553 /* "SUMC" */
 #define IMAGE_MAGIC_STATS     0x54535553 /* "SUST" */
+#define IMAGE_MAGIC_PROCESS   0x52505553 /* "SUPR" */
+#define IMAGE_MAGIC_MAPPINGS  0x414d5553 /* "SUMA" */
+#define IMAGE_MAGIC_THREADS   0x48545553 /* "SUTH" */
 
 #define IMAGE_INVENTORY	   "inventory.img"
 #define IMAGE_REGIONS	   "regions.img"
 #define IMAGE_PAGEMAP	   "pagemap.img"
 #define IMAGE_MACHINE	   "machine.img"
 #define IMAGE_STATS	   "stats.img"
+#define IMAGE_PROCESS	   "process.img"
+#define IMAGE_MAPPINGS	   "mappings.img"
+#define IMAGE_THREADS	   "threads.img"
 #define IMAGE_DEVICE_STATE "device.state"
 #define IMAGE_PAGES_SUFFIX ".pages"
+/* All regions of a process, behind one page for the ELF header. */
+#define IMAGE_CORE "memory.core"
 
 /* All page numbers in an image count pages of this size. */
 #define IMAGE_PAGE_SIZE 4096

@@ -1,45 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "image/codec.h"
 
-#include <errno.h>
-#include <string.h>
 #include <xxhash.h>
 
 #include "base/util.h"
-#include "snapuffd.pb-c.h"
-#include "snapuffd/image-format.h"
-
-/* x86-64 user space, and far more than one file can hold. */
-#define REGION_MAX_LENGTH ((uint64_t)1 << 47)
-
-static void free_message(void *p)
-{
-	ProtobufCMessage **message = p;
-
-	if (*message)
-		protobuf_c_message_free_unpacked(*message, NULL);
-}
-
-#define _cleanup_message_ _cleanup_(free_message)
-
-/* One message that must be there; typed by its variable. */
-#define NEXT(record, type) ((void *)record_next(record, &type))
-
-/* A copy of untrusted bytes as a string: none may be NUL. */
-static char *string_of(ProtobufCBinaryData bytes)
-{
-	if (bytes.len && memchr(bytes.data, 0, bytes.len))
-		return NULL;
-	return strndup(bytes.data ? (char *)bytes.data : "", bytes.len);
-}
-
-static int copy_string(const char *from, char **to)
-{
-	if (!from)
-		return 0;
-	*to = strdup(from);
-	return *to ? 0 : -ENOMEM;
-}
+#include "image/codec_internal.h"
 
 /* A name in the image's directory, and nothing that leads out of it. */
 static bool is_plain_file_name(const char *name)
@@ -110,6 +75,18 @@ int decode_inventory(struct record *record, struct image_inventory *inventory,
 	return 0;
 }
 
+/* Only memory.core has more than one region, and something before them. */
+static bool is_sound_place(const Snapuffd__Region *message)
+{
+	if (!is_plain_file_name(message->pages_file))
+		return false;
+	if (strcmp(message->pages_file, IMAGE_CORE))
+		return !message->pages_offset;
+	return message->pages_offset >= IMAGE_PAGE_SIZE &&
+	       message->pages_offset <= REGION_MAX_LENGTH &&
+	       message->pages_offset % IMAGE_PAGE_SIZE == 0;
+}
+
 static int decode_region(const Snapuffd__Region *message,
 			 struct image_region *region)
 {
@@ -122,13 +99,14 @@ static int decode_region(const Snapuffd__Region *message,
 	    message->page_size & (message->page_size - 1) ||
 	    message->backing < SNAPUFFD__REGION__BACKING__ANON ||
 	    message->backing > SNAPUFFD__REGION__BACKING__PRIVATE_FILE ||
-	    !is_plain_file_name(message->pages_file))
+	    !is_sound_place(message))
 		return -EBADMSG;
 
 	region->address = message->address;
 	region->length = message->length;
 	region->page_size = message->page_size;
 	region->backing = (enum image_backing)message->backing;
+	region->pages_offset = message->pages_offset;
 	r = copy_string(message->name, &region->name);
 	if (!r)
 		r = copy_string(message->pages_file, &region->pages_file);
@@ -177,47 +155,95 @@ static int decode_runs(const Snapuffd__Runs *message,
 	return 0;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+	const struct image_region *x = *(const struct image_region *const *)a;
+	const struct image_region *y = *(const struct image_region *const *)b;
+	int order = strcmp(x->pages_file, y->pages_file);
+
+	if (order)
+		return order;
+	return x->pages_offset < y->pages_offset
+		       ? -1
+		       : x->pages_offset > y->pages_offset;
+}
+
+/*
+ * Two regions in one place would overwrite each other, and what is between
+ * those in memory.core would be covered by no checksum.
+ */
+static int check_places(const struct image_region *regions, size_t n,
+			uint64_t *core_end)
+{
+	_cleanup_free_ const struct image_region **sorted =
+		calloc(n + 1, sizeof(*sorted));
+
+	if (!sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		sorted[i] = &regions[i];
+	qsort(sorted, n, sizeof(*sorted), compare_places);
+
+	*core_end = IMAGE_PAGE_SIZE;
+	for (size_t i = 0; i < n; i++) {
+		if (!strcmp(sorted[i]->pages_file, IMAGE_CORE)) {
+			if (sorted[i]->pages_offset != *core_end)
+				return -EBADMSG;
+			*core_end += sorted[i]->length;
+		} else if (i && !strcmp(sorted[i - 1]->pages_file,
+					sorted[i]->pages_file)) {
+			return -EBADMSG;
+		}
+	}
+	return 0;
+}
+
+static int decode_region_list(struct record *record, struct image_region **list,
+			      size_t *n)
+{
+	size_t size = 0;
+	int r = 0;
+
+	while (!r && !record_at_end(record)) {
+		_cleanup_message_ Snapuffd__Region *message =
+			NEXT(record, snapuffd__region__descriptor);
+
+		if (!message)
+			return -EBADMSG;
+		if (*n == size) {
+			struct image_region *grown;
+
+			size = size ? size * 2 : 16;
+			grown = reallocarray(*list, size, sizeof(*grown));
+			if (!grown)
+				return -ENOMEM;
+			*list = grown;
+		}
+		(*list)[*n] = (struct image_region){};
+		r = decode_region(message, &(*list)[(*n)++]);
+	}
+	return r;
+}
+
 int decode_regions(struct record *regions, struct record *pagemap,
-		   struct image_region **out, size_t *n_regions)
+		   struct image_region **out, size_t *n_regions,
+		   uint64_t *core_end)
 {
 	int r;
 
 	*out = NULL;
 	*n_regions = 0;
 
-	while (!record_at_end(regions)) {
-		_cleanup_message_ Snapuffd__Region *message =
-			NEXT(regions, snapuffd__region__descriptor);
-		struct image_region *list;
-
-		if (!message)
-			return -EBADMSG;
-		list = reallocarray(*out, *n_regions + 1, sizeof(*list));
-		if (!list)
-			return -ENOMEM;
-		*out = list;
-		list[*n_regions] = (struct image_region){};
-		r = decode_region(message, &list[(*n_regions)++]);
-		if (r)
-			return r;
-		/* Two regions in one file would overwrite each other. */
-		for (size_t i = 0; i + 1 < *n_regions; i++)
-			if (!strcmp(list[i].pages_file,
-				    list[*n_regions - 1].pages_file))
-				return -EBADMSG;
-	}
-
-	while (!record_at_end(pagemap)) {
+	r = decode_region_list(regions, out, n_regions);
+	if (!r)
+		r = check_places(*out, *n_regions, core_end);
+	while (!r && !record_at_end(pagemap)) {
 		_cleanup_message_ Snapuffd__Runs *message =
 			NEXT(pagemap, snapuffd__runs__descriptor);
 
-		if (!message)
-			return -EBADMSG;
-		r = decode_runs(message, *out, *n_regions);
-		if (r)
-			return r;
+		r = message ? decode_runs(message, *out, *n_regions) : -EBADMSG;
 	}
-	return 0;
+	return r;
 }
 
 static int decode_block(const Snapuffd__RamBlock *message, size_t n_regions,

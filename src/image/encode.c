@@ -1,25 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "image/codec.h"
 
-#include <errno.h>
-#include <string.h>
 #include <xxhash.h>
 
 #include "base/util.h"
-#include "snapuffd.pb-c.h"
-#include "snapuffd/image-format.h"
-
-/* protobuf-c's optional scalars come with a has_ flag. */
-#define SET(message, field, value)         \
-	do {                               \
-		(message).has_##field = 1; \
-		(message).field = (value); \
-	} while (0)
-
-static ProtobufCBinaryData bytes_of(const char *s)
-{
-	return (ProtobufCBinaryData){ .len = strlen(s), .data = (uint8_t *)s };
-}
+#include "image/codec_internal.h"
 
 int encode_inventory(struct record *record,
 		     const struct image_inventory *inventory,
@@ -110,6 +95,8 @@ int encode_region(struct record *regions, struct record *pagemap,
 	if (region->file)
 		SET(message, file, bytes_of(region->file));
 	message.pages_file = region->pages_file;
+	if (region->pages_offset)
+		SET(message, pages_offset, region->pages_offset);
 	r = record_append(regions, &message.base);
 
 	for (size_t i = 0; !r && i < region->n_runs;

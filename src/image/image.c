@@ -70,6 +70,13 @@ void image_process_deinit(struct image_process *process)
 	*process = (struct image_process){};
 }
 
+void image_frame_deinit(struct image_frame *frame)
+{
+	free(frame->head);
+	free(frame->tail);
+	*frame = (struct image_frame){};
+}
+
 void image_inventory_deinit(struct image_inventory *inventory)
 {
 	free(inventory->tool_version);

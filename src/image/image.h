@@ -160,6 +160,16 @@ struct image_process {
 	size_t n_fds;
 };
 
+/*
+ * What memory.core has beside pages, so that it is an ELF core: its first page
+ * and what follows the last region.
+ */
+struct image_frame {
+	uint8_t *head; /* IMAGE_PAGE_SIZE bytes */
+	uint8_t *tail;
+	size_t tail_len; /* bytes, more than 0 */
+};
+
 struct image_stats {
 	uint64_t pause_ns;
 	uint64_t captured_ns; /* from thaw to the last page captured */
@@ -189,4 +199,5 @@ struct image_inventory {
 void image_region_deinit(struct image_region *region);
 void image_machine_deinit(struct image_machine *machine);
 void image_process_deinit(struct image_process *process);
+void image_frame_deinit(struct image_frame *frame);
 void image_inventory_deinit(struct image_inventory *inventory);

@@ -125,7 +125,7 @@ static int open_inventory(struct image *image)
 	return r;
 }
 
-static int open_regions(struct image *image)
+static int open_regions(struct image *image, uint64_t *core_end)
 {
 	_cleanup_record_ struct record regions = {}, pagemap = {};
 	int r;
@@ -137,7 +137,7 @@ static int open_regions(struct image *image)
 	if (r)
 		return r;
 	r = decode_regions(&regions, &pagemap, &image->regions,
-			   &image->n_regions);
+			   &image->n_regions, core_end);
 	return check_decoded(image, IMAGE_REGIONS, r);
 }
 
@@ -163,6 +163,46 @@ static int open_machine(struct image *image)
 	return check_decoded(image, IMAGE_MACHINE, r);
 }
 
+static int open_process(struct image *image)
+{
+	_cleanup_record_ struct record process = {}, mappings = {},
+				       threads = {};
+	int r;
+
+	if (!find_part(image, IMAGE_PROCESS) ||
+	    !find_part(image, IMAGE_MAPPINGS) ||
+	    !find_part(image, IMAGE_THREADS))
+		return check_decoded(image, IMAGE_INVENTORY, -EBADMSG);
+	r = read_record(image, IMAGE_PROCESS, IMAGE_MAGIC_PROCESS, &process);
+	if (!r)
+		r = read_record(image, IMAGE_MAPPINGS, IMAGE_MAGIC_MAPPINGS,
+				&mappings);
+	if (!r)
+		r = read_record(image, IMAGE_THREADS, IMAGE_MAGIC_THREADS,
+				&threads);
+	if (!r)
+		r = check_decoded(image, IMAGE_PROCESS,
+				  decode_process(&process, &image->process,
+						 &image->frame));
+	if (!r)
+		r = check_decoded(image, IMAGE_MAPPINGS,
+				  decode_mappings(&mappings, &image->process));
+	if (!r)
+		r = check_decoded(image, IMAGE_THREADS,
+				  decode_threads(&threads, &image->process));
+	return r;
+}
+
+/* Nothing in memory.core is in neither a region nor the frame. */
+static int check_core(const struct image *image, uint64_t core_end)
+{
+	uint64_t end = image->frame.tail_offset;
+
+	if (end ? end == core_end : core_end == IMAGE_PAGE_SIZE)
+		return 0;
+	return check_decoded(image, IMAGE_REGIONS, -EBADMSG);
+}
+
 static int open_stats(struct image *image)
 {
 	_cleanup_record_ struct record record = {};
@@ -177,6 +217,7 @@ static int open_stats(struct image *image)
 int image_open(struct image **out, const char *dir)
 {
 	_cleanup_image_ struct image *image = calloc(1, sizeof(*image));
+	uint64_t core_end;
 	int r;
 
 	if (!image)
@@ -194,9 +235,13 @@ int image_open(struct image **out, const char *dir)
 
 	r = open_inventory(image);
 	if (!r)
-		r = open_regions(image);
+		r = open_regions(image, &core_end);
 	if (!r && image->inventory.kind == IMAGE_KIND_QEMU)
 		r = open_machine(image);
+	else if (!r)
+		r = open_process(image);
+	if (!r)
+		r = check_core(image, core_end);
 	if (!r)
 		r = open_stats(image);
 	if (r)
@@ -217,6 +262,7 @@ struct image *image_close(struct image *image)
 		free(image->parts[i].name);
 	free(image->parts);
 	image_machine_deinit(&image->machine);
+	image_process_deinit(&image->process);
 	image_inventory_deinit(&image->inventory);
 	close_fd(&image->dir_fd);
 	free(image->path);
@@ -224,51 +270,92 @@ struct image *image_close(struct image *image)
 	return NULL;
 }
 
-int image_open_pages(const struct image *image,
-		     const struct image_region *region)
+static int open_pages_file(const struct image *image, const char *name,
+			   uint64_t len)
 {
 	_cleanup_close_ int fd = -1;
 	struct stat st;
 
-	fd = openat(image->dir_fd, region->pages_file,
+	fd = openat(image->dir_fd, name,
 		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st)) {
-		log_error("%s: cannot open %s: %m", image->path,
-			  region->pages_file);
+		log_error("%s: cannot open %s: %m", image->path, name);
 		return -EBADMSG;
 	}
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != region->length) {
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != len) {
 		log_error(
-			"%s: %s is damaged: it is %llu bytes long, the region has %llu",
-			image->path, region->pages_file,
-			(unsigned long long)st.st_size,
-			(unsigned long long)region->length);
+			"%s: %s is damaged: it is %llu bytes long, and not %llu",
+			image->path, name, (unsigned long long)st.st_size,
+			(unsigned long long)len);
 		return -EBADMSG;
 	}
 	return steal_fd(&fd);
 }
 
-int image_read_run(const struct image *image, const struct image_region *region,
-		   int pages_fd, const struct image_run *run, void *buf)
+static int open_core(const struct image *image)
 {
-	size_t len = run->n * PAGE_SIZE;
-	int r;
+	return open_pages_file(image, IMAGE_CORE,
+			       image->frame.tail_offset +
+				       image->frame.tail_size);
+}
 
-	r = io_pread_full(pages_fd, buf, len, run->first * PAGE_SIZE);
+int image_open_pages(const struct image *image,
+		     const struct image_region *region)
+{
+	if (region->pages_offset)
+		return open_core(image);
+	return open_pages_file(image, region->pages_file, region->length);
+}
+
+/* Reads bytes that have one checksum. */
+static int read_checked(const struct image *image, const char *name, int fd,
+			void *buf, size_t len, uint64_t offset, uint64_t xxh3)
+{
+	int r = io_pread_full(fd, buf, len, offset);
+
 	if (r) {
 		log_errno(r, "%s: cannot read %s at %#llx: %m", image->path,
-			  region->pages_file,
-			  (unsigned long long)(run->first * PAGE_SIZE));
+			  name, (unsigned long long)offset);
 		return RESULT_FAILED;
 	}
-	if (XXH3_64bits(buf, len) == run->xxh3)
+	if (XXH3_64bits(buf, len) == xxh3)
 		return 0;
 	log_error(
 		"%s: %s is damaged: the checksum of bytes %#llx to %#llx is wrong",
-		image->path, region->pages_file,
-		(unsigned long long)(run->first * PAGE_SIZE),
-		(unsigned long long)(run->first * PAGE_SIZE + len));
+		image->path, name, (unsigned long long)offset,
+		(unsigned long long)(offset + len));
 	return RESULT_FAILED;
+}
+
+int image_read_run(const struct image *image, const struct image_region *region,
+		   int pages_fd, const struct image_run *run, void *buf)
+{
+	return read_checked(
+		image, region->pages_file, pages_fd, buf, run->n * PAGE_SIZE,
+		region->pages_offset + run->first * PAGE_SIZE, run->xxh3);
+}
+
+int image_open_core(const struct image *image, struct image_frame *frame)
+{
+	const struct image_frame_sums *sums = &image->frame;
+	_cleanup_close_ int fd = open_core(image);
+	int r;
+
+	*frame = (struct image_frame){};
+	if (fd < 0)
+		return fd;
+	frame->head = malloc(IMAGE_PAGE_SIZE);
+	frame->tail = malloc(sums->tail_size);
+	frame->tail_len = sums->tail_size;
+	if (!frame->head || !frame->tail)
+		return -ENOMEM;
+	r = read_checked(image, IMAGE_CORE, fd, frame->head, IMAGE_PAGE_SIZE, 0,
+			 sums->head_xxh3);
+	if (!r)
+		r = read_checked(image, IMAGE_CORE, fd, frame->tail,
+				 frame->tail_len, sums->tail_offset,
+				 sums->tail_xxh3);
+	return r ? -EBADMSG : steal_fd(&fd);
 }
 
 int image_read_device_state(const struct image *image, char **data, size_t *len)

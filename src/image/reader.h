@@ -24,6 +24,8 @@ struct image {
 	struct image_region *regions;
 	size_t n_regions;
 	struct image_machine machine; /* kind qemu */
+	struct image_process process; /* kind process */
+	struct image_frame_sums frame;
 	struct image_stats stats;
 };
 
@@ -37,7 +39,8 @@ static inline void image_closep(struct image **image)
 
 #define _cleanup_image_ _cleanup_(image_closep)
 
-/* Opens a region's pages file for reading; returns a descriptor. */
+/* Opens a region's pages file for reading; returns a descriptor. Its pages are
+ * at `pages_offset` and behind. */
 int image_open_pages(const struct image *image,
 		     const struct image_region *region);
 
@@ -48,12 +51,16 @@ int image_open_pages(const struct image *image,
 int image_read_run(const struct image *image, const struct image_region *region,
 		   int pages_fd, const struct image_run *run, void *buf);
 
+/* Opens memory.core, checks its length, and reads and checks what it has beside
+ * pages. Returns a descriptor. */
+int image_open_core(const struct image *image, struct image_frame *frame);
+
 /* The whole device state; to be freed. */
 int image_read_device_state(const struct image *image, char **data,
 			    size_t *len);
 
 /*
- * Checks everything that image_open() does not: every run of pages, and that
- * what no run covers is zero.
+ * Checks everything that image_open() does not: every run of pages, that what
+ * no run covers is zero, and the frame of memory.core.
  */
 int image_verify(const struct image *image);

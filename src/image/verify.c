@@ -12,11 +12,13 @@
 
 #define BUF_LEN ((size_t)IMAGE_RUN_MAX_PAGES * IMAGE_PAGE_SIZE)
 
-/* Whether bytes [offset, end) of a pages file are zero; holes cost nothing. */
+/* Whether bytes [offset, end) of a region are zero; holes cost nothing. */
 static int verify_zero(const struct image *image,
 		       const struct image_region *region, int fd, uint8_t *buf,
 		       uint64_t offset, uint64_t end)
 {
+	offset += region->pages_offset;
+	end += region->pages_offset;
 	while (offset < end) {
 		off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
 		size_t len;
@@ -71,6 +73,14 @@ static int verify_region(const struct image *image,
 	return verify_zero(image, region, fd, buf, checked, region->length);
 }
 
+static int verify_frame(const struct image *image)
+{
+	_cleanup_(image_frame_deinit) struct image_frame frame = {};
+	_cleanup_close_ int fd = image_open_core(image, &frame);
+
+	return fd >= 0 ? 0 : fd == -ENOMEM ? fd : RESULT_FAILED;
+}
+
 int image_verify(const struct image *image)
 {
 	_cleanup_free_ uint8_t *buf = malloc(BUF_LEN);
@@ -80,5 +90,7 @@ int image_verify(const struct image *image)
 		return -ENOMEM;
 	for (size_t i = 0; !r && i < image->n_regions; i++)
 		r = verify_region(image, &image->regions[i], buf);
+	if (!r && image->frame.tail_offset)
+		r = verify_frame(image);
 	return r;
 }

@@ -8,7 +8,7 @@
  * Who first sees an error logs it, with the path.
  *
  * The calls about pages (put_pages, wait) come from one thread at a time, which
- * need not be the one that all else comes from.
+ * need not be the one that all else comes from. Regions may be added meanwhile.
  */
 
 #include <stddef.h>
@@ -44,9 +44,18 @@ static inline void image_writer_freep(struct image_writer **writer)
 #define _cleanup_image_writer_ _cleanup_(image_writer_freep)
 
 /*
+ * Makes memory.core, in which all regions will be, one behind the other, as a
+ * process wants it. Before the first region; image_writer_put_process() is then
+ * a must.
+ */
+int image_writer_use_core(struct image_writer *writer);
+
+/*
  * Adds a region; its number is the count of those added before. Takes name,
  * address, length, page_size, backing and file of `region`, copies them, and
- * makes its pages file: sparse, as long as the region.
+ * makes its pages file: sparse, as long as the region. With memory.core, that
+ * needs no file and no system call, so it may be done while the target is
+ * frozen.
  */
 int image_writer_add_region(struct image_writer *writer,
 			    const struct image_region *region);
@@ -83,6 +92,24 @@ int image_writer_put_file(struct image_writer *writer, const char *name,
 
 int image_writer_put_machine(struct image_writer *writer,
 			     const struct image_machine *machine);
+
+/*
+ * The regions so far, with `pages_offset`, but without runs; an array to free,
+ * of which all strings stay the writer's, until it is freed.
+ */
+int image_writer_list_regions(struct image_writer *writer,
+			      struct image_region **regions, size_t *n);
+
+/* Where in memory.core the last region ends, and the frame's tail begins. */
+uint64_t image_writer_tail_offset(const struct image_writer *writer);
+
+/*
+ * Adds the records of a process, and to memory.core, if there is one, what it
+ * has beside pages (else `frame` is NULL). No region may be added after that.
+ */
+int image_writer_put_process(struct image_writer *writer,
+			     const struct image_process *process,
+			     const struct image_frame *frame);
 
 /* Flushes all pages to the disk, so that what remains to commit is small. */
 int image_writer_sync(struct image_writer *writer);
