@@ -449,31 +449,58 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 	return 0;
 }
 
-static void note_removed(struct region *region)
+/* What was unmapped and mapped again has lost its registration; what lost only
+ * its pages is registered once more, which changes nothing. */
+static int register_again(struct region *region, struct range range)
+{
+	struct region_part part;
+
+	if (!region->registered)
+		return 0;
+	while (region_next_part(region, &range, &part)) {
+		int r = uffd_register_wp(region->space->desc.uffd, part.range);
+
+		if (r)
+			return register_failed(region->space, part.range, r);
+	}
+	return 0;
+}
+
+/* Whatever changed since it was armed is armed like what was written to. */
+static int note_removed(struct region *region)
 {
 	uint64_t n = region_n_pages(region), first = 0, end;
 
 	while ((first = bitmap_find_set(&region->removed, first, n)) < n) {
+		int r;
+
 		end = bitmap_find_clear(&region->removed, first, n);
 		bitmap_set_range(&region->noted, first, end);
+		r = register_again(region,
+				   (struct range){ region_addr(region, first),
+						   region_addr(region, end) });
+		if (r)
+			return r;
 		first = end;
 	}
+	return 0;
 }
 
 int capture_rearm(struct capture *capture)
 {
 	enum capture_mode note = MODE_NOTE, hold = MODE_HOLD;
 	uint64_t n;
-	int r;
+	int r = 0;
 
 	/* Unless it has failed meanwhile. */
 	atomic_compare_exchange_strong(&capture->mode, &note, MODE_HOLD);
 	capture->is_taken = true;
 	fault_thread_sync(capture);
 
-	for (unsigned i = 0; i < capture->n_regions; i++)
-		note_removed(capture->regions[i]);
-	r = protect_noted_everywhere(capture, &n);
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = note_removed(capture->regions[i]);
+	if (!r)
+		r = protect_noted_everywhere(capture, &n);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		if (capture->regions[i]->registered)
 			r = arm_new_extents(capture, capture->regions[i]);

@@ -135,6 +135,10 @@ int capture_add_space(struct capture *capture,
  */
 int capture_add_region(struct capture *capture, const struct region_desc *desc);
 
+/* Where a region is, or was when it was added, and in which space. */
+struct range capture_region_range(const struct capture *capture,
+				  unsigned region, unsigned *space);
+
 /*
  * In the freeze, before capture_rearm(): what was mapped in `range` is there no
  * more, or it is other memory than was armed. Nothing is captured of it; a

@@ -174,6 +174,15 @@ int capture_add_region(struct capture *capture, const struct region_desc *desc)
 	return 0;
 }
 
+struct range capture_region_range(const struct capture *capture,
+				  unsigned region, unsigned *space)
+{
+	const struct region_desc *desc = &capture->regions[region]->desc;
+
+	*space = desc->space;
+	return desc->range;
+}
+
 static void forget(struct region *region, struct range range)
 {
 	uint64_t first = region_page(region, range.start);

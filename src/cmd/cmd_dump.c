@@ -9,8 +9,15 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "cmd/dump_parse.h"
 #include "cmd/progress.h"
 #include "flow/dump.h"
+
+#define RETRIES	    2u
+#define RETRIES_MAX 100u
+
+#define MAX_PAUSE_MS	 1000u
+#define MAX_PAUSE_MAX_MS 60000u
 
 /* For the command that runs while the VM stands. */
 #define COMMAND_TIMEOUT_S     10u
@@ -19,6 +26,7 @@
 enum {
 	OPT_PID = OPT_FIRST,
 	OPT_OUT,
+	OPT_AS,
 	OPT_FORMAT,
 	OPT_QMP,
 	OPT_BUFFER,
@@ -27,6 +35,11 @@ enum {
 	OPT_DISKS,
 	OPT_EXEC_FROZEN,
 	OPT_EXEC_FROZEN_TIMEOUT,
+	OPT_TREE,
+	OPT_ALL,
+	OPT_RETRIES,
+	OPT_HOLD_UNMAPS,
+	OPT_MAX_PAUSE,
 	OPT_PROGRESS,
 	OPT_NO_IO_URING,
 	OPT_NO_DIRECT,
@@ -35,6 +48,7 @@ enum {
 static const struct option long_options[] = {
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "out", required_argument, NULL, OPT_OUT },
+	{ "as", required_argument, NULL, OPT_AS },
 	{ "format", required_argument, NULL, OPT_FORMAT },
 	{ "qmp", required_argument, NULL, OPT_QMP },
 	{ "buffer", required_argument, NULL, OPT_BUFFER },
@@ -44,93 +58,17 @@ static const struct option long_options[] = {
 	{ "exec-frozen", required_argument, NULL, OPT_EXEC_FROZEN },
 	{ "exec-frozen-timeout", required_argument, NULL,
 	  OPT_EXEC_FROZEN_TIMEOUT },
+	{ "tree", no_argument, NULL, OPT_TREE },
+	{ "all", no_argument, NULL, OPT_ALL },
+	{ "retries", required_argument, NULL, OPT_RETRIES },
+	{ "hold-unmaps", required_argument, NULL, OPT_HOLD_UNMAPS },
+	{ "max-pause", required_argument, NULL, OPT_MAX_PAUSE },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
 	{ "no-io-uring", no_argument, NULL, OPT_NO_IO_URING },
 	{ "no-direct", no_argument, NULL, OPT_NO_DIRECT },
 	COMMON_LONG_OPTIONS,
 	{},
 };
-
-static int parse_format(const char *text, enum dump_format *format)
-{
-	if (!strcmp(text, "image")) {
-		*format = DUMP_IMAGE;
-	} else if (!strcmp(text, "qemu")) {
-		*format = DUMP_QEMU;
-	} else {
-		log_error(
-			"dump: --format %s: is no format; there are image and qemu",
-			text);
-		return RESULT_USAGE;
-	}
-	return 0;
-}
-
-static int parse_granule(const char *text, uint64_t *bytes)
-{
-	int r = parse_size("--granule", text, bytes);
-
-	if (r)
-		return r;
-	if (*bytes & (*bytes - 1) || *bytes < PAGE_SIZE || *bytes > PMD_SIZE) {
-		log_error("--granule %s: must be a power of two from 4K to 2M",
-			  text);
-		return RESULT_USAGE;
-	}
-	return 0;
-}
-
-/* A plain number is MiB a second; with a suffix it is a size a second. */
-static int parse_rate(const char *text, uint64_t *rate)
-{
-	int r = parse_size("--rate-limit", text, rate);
-
-	if (!r && text[strspn(text, "0123456789")] == '\0') {
-		if (*rate > INT64_MAX / MIB)
-			return RESULT_USAGE;
-		*rate *= MIB;
-	}
-	return r;
-}
-
-/* "overlay" or "overlay:DIR". */
-static int parse_disks(const char *text, struct storage_options *storage)
-{
-	static const char with_dir[] = "overlay:";
-
-	storage->overlay = true;
-	storage->overlay_dir = NULL;
-	if (!strcmp(text, "overlay"))
-		return 0;
-	if (strncmp(text, with_dir, strlen(with_dir))) {
-		log_error("--disks %s: is not overlay or overlay:DIR", text);
-		return RESULT_USAGE;
-	}
-	storage->overlay_dir = text + strlen(with_dir);
-	/* QEMU opens it, whose working directory is another. */
-	if (*storage->overlay_dir != '/') {
-		log_error("--disks %s: DIR must be absolute, as the VM sees it",
-			  text);
-		return RESULT_USAGE;
-	}
-	return 0;
-}
-
-static int parse_seconds(const char *option, const char *text,
-			 unsigned *seconds)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || !value ||
-	    value > COMMAND_TIMEOUT_MAX_S) {
-		log_error("%s %s: must be 1 to %u seconds", option, text,
-			  COMMAND_TIMEOUT_MAX_S);
-		return RESULT_USAGE;
-	}
-	*seconds = (unsigned)value;
-	return 0;
-}
 
 static int check_options(const struct dump_options *options,
 			 const struct common_options *common)
@@ -169,7 +107,10 @@ static int run(int argc, char **argv)
 	struct progress progress = {};
 	struct dump_options options = {
 		.storage.command_timeout_s = COMMAND_TIMEOUT_S,
+		.retries = RETRIES,
 	};
+	unsigned max_pause_ms = MAX_PAUSE_MS;
+	enum image_kind kind;
 	struct common_options common = {};
 	struct image_stats stats;
 	int option, r = 0;
@@ -183,8 +124,11 @@ static int run(int argc, char **argv)
 		case OPT_OUT:
 			options.out = optarg;
 			break;
+		case OPT_AS:
+			r = dump_parse_kind(optarg, &options.kind);
+			break;
 		case OPT_FORMAT:
-			r = parse_format(optarg, &options.format);
+			r = dump_parse_format(optarg, &options.format);
 			break;
 		case OPT_QMP:
 			options.qmp = optarg;
@@ -194,20 +138,39 @@ static int run(int argc, char **argv)
 				       &options.buffer_bytes);
 			break;
 		case OPT_GRANULE:
-			r = parse_granule(optarg, &options.granule_bytes);
+			r = dump_parse_granule(optarg, &options.granule_bytes);
 			break;
 		case OPT_RATE_LIMIT:
-			r = parse_rate(optarg, &options.writer.rate);
+			r = dump_parse_rate(optarg, &options.writer.rate);
 			break;
 		case OPT_DISKS:
-			r = parse_disks(optarg, &options.storage);
+			r = dump_parse_disks(optarg, &options.storage);
 			break;
 		case OPT_EXEC_FROZEN:
 			options.storage.command = optarg;
 			break;
 		case OPT_EXEC_FROZEN_TIMEOUT:
-			r = parse_seconds("--exec-frozen-timeout", optarg,
-					  &options.storage.command_timeout_s);
+			r = dump_parse_number(
+				"--exec-frozen-timeout", optarg, 1,
+				COMMAND_TIMEOUT_MAX_S,
+				&options.storage.command_timeout_s);
+			break;
+		case OPT_TREE:
+			options.tree = true;
+			break;
+		case OPT_ALL:
+			options.all = true;
+			break;
+		case OPT_RETRIES:
+			r = dump_parse_number("--retries", optarg, 0,
+					      RETRIES_MAX, &options.retries);
+			break;
+		case OPT_HOLD_UNMAPS:
+			r = dump_parse_hold(optarg, &options.hold);
+			break;
+		case OPT_MAX_PAUSE:
+			r = dump_parse_number("--max-pause", optarg, 1,
+					      MAX_PAUSE_MAX_MS, &max_pause_ms);
 			break;
 		case OPT_PROGRESS:
 			r = progress_parse(&progress, optarg);
@@ -233,14 +196,18 @@ static int run(int argc, char **argv)
 		options.progress = progress_show;
 		options.progress_opaque = &progress;
 	}
-	r = flow_dump(&options, &stats);
+	options.max_pause_ns = (uint64_t)max_pause_ms * 1000000;
+	r = flow_dump(&options, &kind, &stats);
 	progress_end(&progress);
 	if (r)
 		return r;
 	if (common.json) {
 		json_t *object = stats_to_json(&stats);
 
-		json_object_set_new(object, "kind", json_string("qemu"));
+		json_object_set_new(object, "kind",
+				    json_string(kind == IMAGE_KIND_QEMU
+							? "qemu"
+							: "process"));
 		json_object_set_new(object, "complete", json_true());
 		return print_json(object);
 	}

@@ -48,15 +48,16 @@ static int find_runs(struct copies *copies, int pagemap_fd,
 	copies->len = 0;
 	for (size_t i = 0; !r && i < layout->maps.n_maps; i++) {
 		const struct layout_item *item = &layout->items[i];
+		struct range held = item->map->range;
 
 		if (item->how != LAYOUT_COPY)
 			continue;
+		held.end = held.start + item->held;
 		/* Of the vdso every page is the process's. */
 		if (!item->map->inode)
-			r = add_run(item->map->range, 0, copies);
+			r = add_run(held, 0, copies);
 		else
-			r = pagemap_walk_own(pagemap_fd, item->map->range,
-					     add_run, copies);
+			r = pagemap_walk_own(pagemap_fd, held, add_run, copies);
 	}
 	return r;
 }

@@ -129,8 +129,9 @@ static int decide(struct layout_item *item, const struct target *target,
 	return RESULT_UNSUPPORTED;
 }
 
-int layout_read(struct layout *layout, const struct target *target,
-		const struct layout_rules *rules, struct mapped_files *files)
+int process_layout_read(struct layout *layout, const struct target *target,
+			const struct layout_rules *rules,
+			struct mapped_files *files)
 {
 	int r;
 
@@ -148,7 +149,7 @@ int layout_read(struct layout *layout, const struct target *target,
 	return r;
 }
 
-void layout_deinit(struct layout *layout)
+void process_layout_deinit(struct layout *layout)
 {
 	proc_maps_deinit(&layout->maps);
 	free(layout->items);

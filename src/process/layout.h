@@ -56,8 +56,9 @@ struct layout_rules {
  * met before are added to `files`. 0, or an error that is logged;
  * RESULT_UNSUPPORTED for pages of a size that cannot be captured.
  */
-int layout_read(struct layout *layout, const struct target *target,
-		const struct layout_rules *rules, struct mapped_files *files);
-void layout_deinit(struct layout *layout);
+int process_layout_read(struct layout *layout, const struct target *target,
+			const struct layout_rules *rules,
+			struct mapped_files *files);
+void process_layout_deinit(struct layout *layout);
 
-#define _cleanup_layout_ _cleanup_(layout_deinit)
+#define _cleanup_layout_ _cleanup_(process_layout_deinit)

@@ -39,6 +39,10 @@ int procsig_read(int proc_fd, pid_t tid, struct procsig *sig)
 	if (!r)
 		r = find_mask(text, "\nSigBlk:", &sig->blocked);
 	if (!r)
+		r = find_mask(text, "\nSigIgn:", &sig->ignored);
+	if (!r)
+		r = find_mask(text, "\nSigCgt:", &sig->caught);
+	if (!r)
 		sig->pending = own | shared;
 	return r;
 }

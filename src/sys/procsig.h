@@ -9,6 +9,8 @@
 struct procsig {
 	uint64_t pending; /* for the thread or for its process */
 	uint64_t blocked; /* in ppoll(2) and its like: while that lasts */
+	uint64_t ignored;
+	uint64_t caught; /* there is a handler */
 };
 
 /* `proc_fd` is of /proc/PID. 0, -ESRCH, or -errno. */

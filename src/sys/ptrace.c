@@ -42,7 +42,7 @@ int ptrace_interrupt(pid_t tid)
 	return request(PTRACE_INTERRUPT, tid, 0, 0);
 }
 
-static void classify(int status, struct ptrace_stop *stop)
+void ptrace_classify(int status, struct ptrace_stop *stop)
 {
 	int event = status >> 16;
 
@@ -75,7 +75,7 @@ int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *stop)
 		pid_t r = waitpid(tid, &status, __WALL | WNOHANG);
 
 		if (r == tid) {
-			classify(status, stop);
+			ptrace_classify(status, stop);
 			return 0;
 		}
 		if (r < 0 && errno != EINTR)
@@ -180,6 +180,35 @@ int ptrace_set_xstate(pid_t tid, const void *buf, size_t len)
 	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
 
 	return request(PTRACE_SETREGSET, tid, NT_X86_XSTATE, (uintptr_t)&iov);
+}
+
+int ptrace_get_call(pid_t tid, struct ptrace_call *call)
+{
+	struct ptrace_syscall_info info = { 0 };
+
+	if (syscall(SYS_ptrace, PTRACE_GET_SYSCALL_INFO, tid, sizeof(info),
+		    &info) < 0)
+		return -errno;
+	*call = (struct ptrace_call){
+		.is_entry = info.op == PTRACE_SYSCALL_INFO_ENTRY,
+	};
+	if (!call->is_entry)
+		return 0;
+	call->nr = info.entry.nr;
+	for (size_t i = 0; i < ARRAY_SIZE(call->args); i++)
+		call->args[i] = info.entry.args[i];
+	return 0;
+}
+
+int ptrace_set_options(pid_t tid, unsigned long options)
+{
+	return request(PTRACE_SETOPTIONS, tid, 0,
+		       options | PTRACE_O_TRACESYSGOOD);
+}
+
+int ptrace_listen(pid_t tid)
+{
+	return request(PTRACE_LISTEN, tid, 0, 0);
 }
 
 int ptrace_get_syscall_stop(pid_t tid, enum ptrace_syscall_stop *stop)

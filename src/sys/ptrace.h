@@ -11,6 +11,7 @@
  * Never include <sys/ptrace.h>: with src/ in the include path it is this file.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -78,6 +79,24 @@ int ptrace_get_pending(pid_t tid, uint64_t *mask);
  */
 int ptrace_get_xstate(pid_t tid, void *buf, size_t *len);
 int ptrace_set_xstate(pid_t tid, const void *buf, size_t len);
+
+/* At the entry of a system call: which, with what; else is_entry is false. */
+struct ptrace_call {
+	bool is_entry;
+	uint64_t nr;
+	uint64_t args[6];
+};
+
+int ptrace_get_call(pid_t tid, struct ptrace_call *call);
+
+/* What waitpid(2) gave for a thread that is traced. */
+void ptrace_classify(int status, struct ptrace_stop *stop);
+
+/* PTRACE_O_TRACESYSGOOD is always added. */
+int ptrace_set_options(pid_t tid, unsigned long options);
+
+/* Lets a group-stopped thread stay so, and hear of SIGCONT. */
+int ptrace_listen(pid_t tid);
 
 /* Which half of which system call the tracee stopped in (since 5.3). */
 int ptrace_get_syscall_stop(pid_t tid, enum ptrace_syscall_stop *stop);

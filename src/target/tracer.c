@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "target/tracer.h"
+#include "target/tracer_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,35 +13,20 @@
 #include "sys/sched.h"
 #include "target/restart.h"
 
-typedef int (*job_fn)(struct tracer *tracer);
-
-struct process {
-	const struct target *target;
-	pid_t *tids; /* that are known, ascending */
-	size_t n_tids;
-};
-
-struct tracer {
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	job_fn job; /* what is to be done; NULL: nothing */
-	int result;
-	bool quit;
-
-	struct process *processes;
-	size_t n_processes;
-	struct tracer_thread *threads; /* seized */
-	size_t n_threads, max_threads;
-	uint64_t since_ns, deadline_ns;
-};
-
 static void *tracer_main(void *data)
 {
 	struct tracer *tracer = data;
 
 	pthread_mutex_lock(&tracer->lock);
 	while (!tracer->quit) {
+		if (tracer->holding) {
+			pthread_mutex_unlock(&tracer->lock);
+			tracer_hold(tracer);
+			pthread_mutex_lock(&tracer->lock);
+			tracer->holding = false;
+			pthread_cond_broadcast(&tracer->changed);
+			break;
+		}
 		if (!tracer->job) {
 			pthread_cond_wait(&tracer->changed, &tracer->lock);
 			continue;
@@ -50,6 +35,7 @@ static void *tracer_main(void *data)
 		tracer->job = NULL;
 		pthread_cond_broadcast(&tracer->changed);
 	}
+	tracer->quit = true;
 	pthread_mutex_unlock(&tracer->lock);
 	return NULL;
 }
@@ -73,7 +59,7 @@ static int run(struct tracer *tracer, job_fn job)
 	return r;
 }
 
-int tracer_start(struct tracer **out)
+int tracer_start(struct tracer **out, const struct tracer_holder *holder)
 {
 	_cleanup_free_ struct tracer *tracer = calloc(1, sizeof(*tracer));
 	sigset_t all, old;
@@ -81,6 +67,8 @@ int tracer_start(struct tracer **out)
 
 	if (!tracer)
 		return -ENOMEM;
+	if (holder)
+		tracer->holder = *holder;
 	pthread_mutex_init(&tracer->lock, NULL);
 	pthread_cond_init(&tracer->changed, NULL);
 	sigfillset(&all);
@@ -93,17 +81,31 @@ int tracer_start(struct tracer **out)
 	return 0;
 }
 
+void tracer_let_go(struct tracer *tracer)
+{
+	if (tracer->joined)
+		return;
+	pthread_mutex_lock(&tracer->lock);
+	tracer->quit = true;
+	atomic_store(&tracer->release, true);
+	pthread_cond_broadcast(&tracer->changed);
+	while (tracer->holding) {
+		struct timespec soon = tracer_soon();
+
+		tracer_wake(tracer);
+		pthread_cond_timedwait(&tracer->changed, &tracer->lock, &soon);
+	}
+	pthread_mutex_unlock(&tracer->lock);
+	/* Its exit lets go of whatever it still traces. */
+	pthread_join(tracer->thread, NULL);
+	tracer->joined = true;
+}
+
 struct tracer *tracer_free(struct tracer *tracer)
 {
 	if (!tracer)
 		return NULL;
-	/* Its exit lets go of whatever it still traces. */
-	pthread_mutex_lock(&tracer->lock);
-	tracer->quit = true;
-	pthread_cond_broadcast(&tracer->changed);
-	pthread_mutex_unlock(&tracer->lock);
-	pthread_join(tracer->thread, NULL);
-
+	tracer_let_go(tracer);
 	for (size_t i = 0; i < tracer->n_threads; i++)
 		free(tracer->threads[i].xstate);
 	free(tracer->threads);
@@ -151,7 +153,7 @@ static bool is_leaving(const struct target *target, pid_t tid)
 	return r == -ESRCH || (!r && (stat.state == 'Z' || stat.state == 'X'));
 }
 
-static int add_thread(struct tracer *tracer, unsigned process, pid_t tid)
+int tracer_add_thread(struct tracer *tracer, unsigned process, pid_t tid)
 {
 	struct tracer_thread *thread;
 
@@ -183,7 +185,7 @@ static int seize(struct tracer *tracer, unsigned process, pid_t tid)
 	int r = ptrace_seize(tid, 0);
 
 	if (!r) {
-		r = add_thread(tracer, process, tid);
+		r = tracer_add_thread(tracer, process, tid);
 		return r ? log_errno(r, "pid %d: %m", target->pid) : 0;
 	}
 	if (r == -ESRCH || is_leaving(target, tid))
@@ -252,6 +254,7 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 		case PTRACE_STOP_EVENT:
 		case PTRACE_STOP_GROUP:
 			thread->stands = true;
+			thread->stopped = stop.kind == PTRACE_STOP_GROUP;
 			return 0;
 		case PTRACE_STOP_SIGNAL:
 			r = ptrace_cont(thread->tid, stop.sig);
@@ -371,7 +374,10 @@ int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns)
 
 static int thaw(struct tracer *tracer)
 {
-	let_go(tracer);
+	if (tracer->holder.capture)
+		tracer->holding = tracer_begin_hold(tracer);
+	else
+		let_go(tracer);
 	return 0;
 }
 

@@ -9,7 +9,8 @@
  *	tracer_start
  *	tracer_add…		the processes; nothing is touched
  *	tracer_freeze		from here on every thread stands
- *	tracer_thaw		they run on, untraced
+ *	tracer_thaw		they run on, untraced or with some calls held
+ *	tracer_let_go		untraced
  *	tracer_free		at any point: as above
  *
  * ptrace(2) binds a tracee to the thread that seized it, and a thread that does
@@ -41,12 +42,28 @@ struct tracer_thread {
 	size_t xstate_len;
 	uint64_t sigpending, sigblocked; /* bit n - 1 is signal n */
 	bool stands;
+	bool stopped; /* by a signal: it stays so */
+	bool traced;  /* while calls are held */
 };
 
 struct tracer;
 
-/* Starts the thread, with the caller's capabilities. */
-int tracer_start(struct tracer **out);
+/*
+ * Holds system calls that would take memory away, while the processes run:
+ * munmap and its like, exec, exit. Each stops at its entry until capture() has
+ * returned, which gets the addresses that are about to go. It is called by one
+ * thread of the tracer's own.
+ *
+ * Every system call of the processes then costs two stops, some 10 us.
+ */
+struct tracer_holder {
+	void (*capture)(void *opaque, unsigned process, struct range range);
+	void *opaque;
+};
+
+/* Starts the thread, with the caller's capabilities. `holder` may be NULL: no
+ * call is held. */
+int tracer_start(struct tracer **out, const struct tracer_holder *holder);
 struct tracer *tracer_free(struct tracer *tracer);
 
 static inline void tracer_freep(struct tracer **tracer)
@@ -70,5 +87,10 @@ int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns);
 const struct tracer_thread *tracer_get_threads(const struct tracer *tracer,
 					       size_t *n);
 
-/* 0, also when a process died meanwhile; or -errno. */
+/* They run on; calls are held, if that was asked for. 0, also when a process
+ * died meanwhile; or -errno. */
 int tracer_thaw(struct tracer *tracer);
+
+/* No call is held any more, nobody traced. What was read in the freeze stays.
+ */
+void tracer_let_go(struct tracer *tracer);

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/* The arguments of options of `dump`: 0, or RESULT_USAGE, logged. */
+
+#include "flow/dump.h"
+
+int dump_parse_format(const char *text, enum dump_format *format);
+int dump_parse_kind(const char *text, enum dump_kind *kind);
+int dump_parse_hold(const char *text, enum dump_hold *hold);
+int dump_parse_granule(const char *text, uint64_t *bytes);
+int dump_parse_rate(const char *text, uint64_t *rate);
+int dump_parse_disks(const char *text, struct storage_options *storage);
+int dump_parse_number(const char *option, const char *text, unsigned min,
+		      unsigned max, unsigned *number);

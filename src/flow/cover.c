@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/cover.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "base/log.h"
+#include "sys/pagemap.h"
+
+/* From here on a mapping is covered by the slices of it that hold pages. */
+#define GIANT (64 * GIB)
+#define SLICE GIB
+
+struct parts {
+	struct cover_part *parts;
+	size_t n, max;
+};
+
+static int append(struct parts *list, const struct cover_part *part)
+{
+	if (list->n == list->max) {
+		size_t max = list->max * 2 + 64;
+		struct cover_part *parts =
+			reallocarray(list->parts, max, sizeof(*parts));
+
+		if (!parts)
+			return -ENOMEM;
+		list->parts = parts;
+		list->max = max;
+	}
+	list->parts[list->n++] = *part;
+	return 0;
+}
+
+static void free_parts(struct parts *list)
+{
+	free(list->parts);
+}
+
+#define _cleanup_parts_ _cleanup_(free_parts)
+
+/* Whether `b` continues, or is, the memory that `a` is a piece of. */
+static bool is_same_memory(const struct cover_part *a,
+			   const struct cover_part *b)
+{
+	return a->file_id == b->file_id && a->page_size == b->page_size &&
+	       a->shared == b->shared &&
+	       (!a->file_id || a->file_offset - a->range.start ==
+				       b->file_offset - b->range.start);
+}
+
+/* Appends, or makes the last one longer. */
+static int append_merged(struct parts *list, const struct cover_part *part)
+{
+	struct cover_part *last = list->n ? &list->parts[list->n - 1] : NULL;
+
+	if (last && last->range.end == part->range.start &&
+	    is_same_memory(last, part)) {
+		last->range.end = part->range.end;
+		return 0;
+	}
+	return append(list, part);
+}
+
+struct slice_arg {
+	struct parts *list;
+	struct cover_part giant;
+	uint64_t done; /* up to here */
+};
+
+static int add_slice(struct range run, unsigned flags, void *data)
+{
+	struct slice_arg *arg = data;
+	struct cover_part slice = arg->giant;
+	int r;
+
+	(void)flags;
+	run.start = max_u64(run.start, arg->done);
+	if (run.start >= run.end)
+		return 0;
+	slice.range.start = max_u64(ROUND_DOWN(run.start, SLICE),
+				    max_u64(arg->done, slice.range.start));
+	slice.range.end = min_u64(ROUND_UP(run.end, SLICE), slice.range.end);
+	slice.file_offset += slice.range.start - arg->giant.range.start;
+	arg->done = slice.range.end;
+	r = append_merged(arg->list, &slice);
+	return r;
+}
+
+/* What of the layout the engine is to capture, ascending. */
+static int list_wanted(struct parts *list, const struct cover *cover,
+		       const struct layout *layout,
+		       const struct mapped_files *files)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < layout->maps.n_maps; i++) {
+		const struct layout_item *item = &layout->items[i];
+		const struct proc_map *map = item->map;
+		struct cover_part part = {
+			.range = map->range,
+			.page_size = item->page_size,
+			.shared = map->shared,
+		};
+
+		if (item->how != LAYOUT_CAPTURE)
+			continue;
+		if (map->inode) {
+			part.file = item->file;
+			part.file_id = item->file + 1;
+			part.file_offset = map->offset;
+		}
+		if (range_len(part.range) > GIANT && !map->inode) {
+			struct slice_arg arg = { .list = list, .giant = part };
+
+			r = pagemap_walk(cover->pagemap_fd, part.range,
+					 add_slice, &arg);
+		} else {
+			r = append_merged(list, &part);
+		}
+	}
+	(void)files;
+	return r ? log_errno(r, "pid %d: looking at its memory: %m", cover->pid)
+		 : 0;
+}
+
+static int add_region(struct cover *cover, struct capture *capture,
+		      const struct mapped_files *files, struct cover_part *part)
+{
+	struct region_desc desc = {
+		.space = cover->space,
+		.range = part->range,
+		.page_size = part->page_size,
+		.fd = part->file_id ? files->files[part->file].fd : -1,
+		.fd_offset = part->file_offset,
+		.file_id = part->file_id,
+		.shared = part->shared,
+	};
+
+	return capture_add_region(capture, &desc);
+}
+
+/*
+ * The union of what is covered and what is wanted. `frozen`: what is covered
+ * but not wanted, or wanted as other memory, is dropped; else it stays, and
+ * what is wanted in its place waits.
+ */
+static int update(struct cover *cover, struct capture *capture,
+		  const struct layout *layout, const struct mapped_files *files,
+		  bool frozen, size_t *n_added)
+{
+	_cleanup_parts_ struct parts wanted = {}, next = {};
+	size_t i = 0, k = 0;
+	int r;
+
+	*n_added = 0;
+	r = list_wanted(&wanted, cover, layout, files);
+	while (!r && (i < cover->n_parts || k < wanted.n)) {
+		struct cover_part *have =
+			i < cover->n_parts ? &cover->parts[i] : NULL;
+		struct cover_part *want =
+			k < wanted.n ? &wanted.parts[k] : NULL;
+		struct cover_part piece;
+
+		if (have && have->range.start == have->range.end) {
+			i++;
+			continue;
+		}
+		if (want && want->range.start == want->range.end) {
+			k++;
+			continue;
+		}
+		/* Take the piece that begins first, up to where the other
+		 * begins or both go on. */
+		if (have && (!want || have->range.start < want->range.start)) {
+			piece = *have;
+			if (want)
+				piece.range.end = min_u64(piece.range.end,
+							  want->range.start);
+			have->file_offset += range_len(piece.range);
+			have->range.start = piece.range.end;
+			if (frozen)
+				r = capture_drop(capture, cover->space,
+						 piece.range);
+			else
+				r = append(&next, &piece);
+		} else if (want &&
+			   (!have || want->range.start < have->range.start)) {
+			piece = *want;
+			if (have)
+				piece.range.end = min_u64(piece.range.end,
+							  have->range.start);
+			want->file_offset += range_len(piece.range);
+			want->range.start = piece.range.end;
+			r = add_region(cover, capture, files, &piece);
+			if (!r)
+				r = append(&next, &piece);
+			++*n_added;
+		} else {
+			bool same = is_same_memory(have, want);
+			uint64_t end =
+				min_u64(have->range.end, want->range.end);
+
+			piece = same || !frozen ? *have : *want;
+			piece.range.end = end;
+			if (!same && frozen) {
+				r = capture_drop(capture, cover->space,
+						 piece.range);
+				if (!r)
+					r = add_region(cover, capture, files,
+						       &piece);
+				++*n_added;
+			}
+			if (!r)
+				r = append(&next, &piece);
+			have->file_offset += range_len(piece.range);
+			want->file_offset += range_len(piece.range);
+			have->range.start = want->range.start = end;
+		}
+	}
+	if (r)
+		return r;
+	free(cover->parts);
+	cover->parts = steal_ptr(next.parts);
+	cover->n_parts = next.n;
+	return 0;
+}
+
+int cover_add(struct cover *cover, struct capture *capture,
+	      const struct layout *layout, const struct mapped_files *files,
+	      size_t *n_added)
+{
+	return update(cover, capture, layout, files, false, n_added);
+}
+
+int cover_finish(struct cover *cover, struct capture *capture,
+		 const struct layout *layout, const struct mapped_files *files)
+{
+	size_t ignored;
+
+	return update(cover, capture, layout, files, true, &ignored);
+}
+
+void cover_deinit(struct cover *cover)
+{
+	free(cover->parts);
+	*cover = (struct cover){};
+}

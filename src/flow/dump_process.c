@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/dump_process.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "base/util.h"
+#include "flow/process_images.h"
+#include "flow/setup.h"
+#include "flow/subject.h"
+#include "sys/caps.h"
+#include "sys/rlimit.h"
+#include "sys/uffd.h"
+
+#define GRANULE_DEFAULT (256 * KIB)
+
+/* How often, at most, new mappings are looked for before the freeze. */
+#define COVER_ROUNDS 5
+
+/* Everything of one attempt. */
+struct attempt {
+	const struct dump_options *options;
+	bool hold; /* calls that take memory away */
+	struct image_stats *stats;
+	struct subject *subjects;
+	size_t n_subjects;
+	struct mapped_files files;
+	struct process_images images;
+	struct tracer *tracer;
+	struct capture *capture;
+	uint64_t features;
+	uint64_t started_ns, started_unix_ns, frozen_unix_ns;
+};
+
+static void attempt_deinit(struct attempt *a)
+{
+	/* First whoever stands or waits, then what they stood for. */
+	tracer_free(a->tracer);
+	capture_free(a->capture);
+	process_images_deinit(&a->images);
+	for (size_t i = 0; i < a->n_subjects; i++)
+		subject_close(&a->subjects[i]);
+	free(a->subjects);
+	mapped_files_deinit(&a->files);
+}
+
+#define _cleanup_attempt_ _cleanup_(attempt_deinit)
+
+/* Find and probe: nothing is touched. */
+static int open_subjects(struct attempt *a)
+{
+	int r;
+
+	a->subjects = calloc(1, sizeof(*a->subjects));
+	if (!a->subjects)
+		return -ENOMEM;
+	a->n_subjects = 1;
+	r = subject_open(&a->subjects[0], a->options->pid, a->options->all,
+			 &a->files);
+	return r;
+}
+
+static int make_capture(struct attempt *a)
+{
+	struct capture_config config = {
+		.granule_bytes = a->options->granule_bytes
+					 ? a->options->granule_bytes
+					 : GRANULE_DEFAULT,
+		.buffer_bytes = a->options->buffer_bytes,
+		.mappings_change = true,
+		.sink = process_images_sink(&a->images),
+		.progress = a->options->progress,
+		.progress_opaque = a->options->progress_opaque,
+	};
+	uint64_t bytes = 0;
+	int r = setup_choose_features(&a->features);
+
+	if (r)
+		return r;
+	config.markers = a->features & UFFD_FEATURE_WP_UNPOPULATED;
+	for (size_t i = 0; i < a->n_subjects; i++)
+		bytes += subject_size(&a->subjects[i]);
+	if (!config.buffer_bytes)
+		config.buffer_bytes = setup_choose_buffer(bytes);
+	r = capture_new(&a->capture, &config);
+	if (!r)
+		process_images_set_capture(&a->images, a->capture);
+	return r;
+}
+
+/* For a thread of a process that is about to lose it. Whatever comes of it, the
+ * capture knows; the thread goes on. */
+static void capture_before_loss(void *opaque, unsigned process,
+				struct range range)
+{
+	struct attempt *a = opaque;
+
+	capture_range_now(a->capture, process, range);
+}
+
+static int start_tracer(struct attempt *a)
+{
+	struct tracer_holder holder = { capture_before_loss, a };
+	int r = tracer_start(&a->tracer, a->hold ? &holder : NULL);
+
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_add_to_tracer(&a->subjects[i], a->tracer);
+	return r;
+}
+
+static int infect(struct attempt *a)
+{
+	int r = make_capture(a);
+
+	/* The helper that infects is forked before there are threads. */
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_infect(&a->subjects[i], a->capture, a->features);
+	/* Still needed: to open what is mapped. */
+	if (!r)
+		r = setup_drop_capabilities(CAP_CHECKPOINT_RESTORE);
+	return r ? r : start_tracer(a);
+}
+
+/* One look for mappings that the engine does not know of; arms them. */
+static int cover(struct attempt *a, size_t *n_added)
+{
+	int r = 0;
+
+	*n_added = 0;
+	for (size_t i = 0; !r && i < a->n_subjects; i++) {
+		size_t n;
+
+		r = subject_cover(&a->subjects[i], a->capture, &n);
+		*n_added += n;
+	}
+	if (!r && *n_added)
+		r = capture_arm(a->capture);
+	return r;
+}
+
+/* The processes run; what they write is noted. */
+static int arm(struct attempt *a)
+{
+	size_t n_added = 1;
+	int r = 0;
+
+	for (unsigned i = 0; !r && n_added && i < COVER_ROUNDS; i++)
+		r = cover(a, &n_added);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_prepare(&a->subjects[i]);
+	if (!r)
+		r = capture_settle(a->capture);
+	if (!r)
+		r = cover(a, &n_added);
+	return r;
+}
+
+/*
+ * The instant: every thread stands, its registers are read; the last gaps in
+ * the protection are closed.
+ */
+static int take_instant(struct attempt *a)
+{
+	uint64_t since_ns;
+	int r, thawed;
+
+	a->frozen_unix_ns = setup_unix_ns();
+	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_take(&a->subjects[i], a->capture);
+	if (!r)
+		r = capture_rearm(a->capture);
+	thawed = tracer_thaw(a->tracer);
+	a->stats->pause_ns = now_ns() - since_ns;
+	return r ? r : thawed;
+}
+
+static int finish(struct attempt *a)
+{
+	struct image_stats *stats = a->stats;
+	struct utsname host = {};
+	struct image_inventory inventory = {
+		.started_unix_ns = a->started_unix_ns,
+		.frozen_unix_ns = a->frozen_unix_ns,
+	};
+	int r = 0;
+
+	setup_fill_stats(stats, a->capture);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_describe(&a->subjects[i], a->tracer);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_put_rest(&a->subjects[i]);
+	if (r)
+		return r;
+	if (interrupt_pending())
+		return -EINTR;
+	uname(&host);
+	inventory.host = host.nodename;
+	inventory.kernel = host.release;
+	return process_images_commit(&a->images, &inventory, a->started_ns,
+				     stats);
+}
+
+static int dump_once(const struct dump_options *options, bool hold,
+		     struct image_stats *stats)
+{
+	_cleanup_attempt_ struct attempt a = {
+		.options = options,
+		.hold = hold,
+		.stats = stats,
+		.started_ns = now_ns(),
+		.started_unix_ns = setup_unix_ns(),
+	};
+	uint64_t thawed_ns;
+	int r;
+
+	*stats = (struct image_stats){};
+	r = open_subjects(&a);
+	if (!r)
+		r = process_images_begin(&a.images, options, a.subjects,
+					 a.n_subjects);
+	if (!r)
+		r = infect(&a);
+	if (!r)
+		r = arm(&a);
+	if (!r)
+		r = take_instant(&a);
+	if (r)
+		return r;
+
+	/* The processes run on; their memory is captured behind their backs. */
+	thawed_ns = now_ns();
+	r = capture_run(a.capture);
+	tracer_let_go(a.tracer);
+	stats->captured_ns = now_ns() - thawed_ns;
+	if (!r)
+		r = capture_drain(a.capture);
+	return r ? r : finish(&a);
+}
+
+int dump_process(const struct dump_options *options, struct image_stats *stats)
+{
+	bool hold = options->hold == DUMP_HOLD_YES;
+	int r;
+
+	/* A descriptor for each file that is mapped. */
+	rlimit_raise_files();
+	for (unsigned i = 0;; i++) {
+		r = dump_once(options, hold, stats);
+		if (r != RESULT_INCONSISTENT || i >= options->retries)
+			return r;
+		log_warning("pid %d: trying again, %u of %u", options->pid,
+			    i + 1, options->retries);
+		hold = options->hold != DUMP_HOLD_NO;
+	}
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/* A consistent snapshot of a running VM. */
+
+#include "flow/dump.h"
+
+/* As flow_dump(), for a QEMU. */
+int dump_vm(const struct dump_options *options, struct image_stats *stats);

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * What every dump does alike before and after the capture engine runs.
+ */
+
+#include <stdint.h>
+#include <sys/capability.h>
+
+#include "capture/capture.h"
+#include "image/image.h"
+
+/* The best that this kernel has for the kinds of memory that there are;
+ * RESULT_UNSUPPORTED, logged, when it is not enough. */
+int setup_choose_features(uint64_t *features);
+
+/* A share of the memory that is free, no more than `bytes_all` may need. */
+uint64_t setup_choose_buffer(uint64_t bytes_all);
+
+/*
+ * Gives up what is not done from here on. Kept: to read the target's memory, to
+ * raise priorities, to write to a directory that may be another user's; and
+ * `also`, if it is not -1.
+ */
+int setup_drop_capabilities(cap_value_t also);
+
+void setup_fill_stats(struct image_stats *stats, struct capture *capture);
+
+/* CLOCK_REALTIME in nanoseconds. */
+uint64_t setup_unix_ns(void);

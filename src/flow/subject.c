@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/subject.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/interrupt.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "flow/keeper.h"
+#include "process/describe.h"
+#include "snapuffd/image-format.h"
+#include "sys/pagemap.h"
+#include "sys/uffd.h"
+
+#define RUN_BYTES ((size_t)IMAGE_RUN_MAX_PAGES * PAGE_SIZE)
+
+int subject_open(struct subject *s, pid_t pid, bool all,
+		 struct mapped_files *files)
+{
+	int r;
+
+	*s = (struct subject){ .target = TARGET_INIT,
+			       .pagemap_fd = -1,
+			       .files = files };
+	r = target_open(&s->target, pid);
+	if (r)
+		return r;
+	s->pagemap_fd = pagemap_open(s->target.proc_fd);
+	if (s->pagemap_fd < 0)
+		return log_errno(s->pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
+				 pid, pid);
+	r = describe_process(&s->process, &s->target);
+	if (r)
+		return r;
+	s->rules.filter = s->process.coredump_filter;
+	s->rules.all = all;
+	r = smaps_read(s->target.proc_fd, &s->smaps, &s->rules.n_smaps);
+	if (r)
+		return log_errno(r, "pid %d: /proc/%d/smaps: %m", pid, pid);
+	s->rules.smaps = s->smaps;
+	return process_layout_read(&s->layout, &s->target, &s->rules, files);
+}
+
+void subject_close(struct subject *s)
+{
+	image_writer_free(s->writer);
+	image_process_deinit(&s->process);
+	copies_deinit(&s->copies);
+	cover_deinit(&s->cover);
+	process_layout_deinit(&s->layout);
+	free(s->smaps);
+	close_fd(&s->pagemap_fd);
+	target_close(&s->target);
+}
+
+uint64_t subject_size(const struct subject *s)
+{
+	uint64_t size = 0;
+
+	for (size_t i = 0; i < s->layout.maps.n_maps; i++)
+		if (s->layout.items[i].how == LAYOUT_CAPTURE)
+			size += s->layout.items[i].held;
+	return size;
+}
+
+static int take_uffd(struct subject *s, uint64_t features, int *uffd)
+{
+	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
+	int r = keeper_start(&keeper, &s->target, -1);
+
+	if (!r)
+		r = keeper_take_uffd(&keeper, uffd);
+	if (r)
+		return r;
+	r = uffd_init(*uffd, features);
+	if (!r)
+		return 0;
+	close_fd(uffd);
+	return log_errno(r, "pid %d: userfaultfd: %m", s->target.pid);
+}
+
+int subject_infect(struct subject *s, struct capture *capture,
+		   uint64_t features)
+{
+	struct capture_space space = {
+		.pid = s->target.pid,
+		.pidfd = s->target.pidfd,
+		.pagemap_fd = s->pagemap_fd,
+	};
+	int r = take_uffd(s, features, &space.uffd);
+
+	if (r)
+		return r;
+	r = capture_add_space(capture, &space);
+	if (r < 0)
+		return r;
+	s->number = (unsigned)r;
+	s->cover = (struct cover){
+		.space = s->number,
+		.pagemap_fd = s->pagemap_fd,
+		.pid = s->target.pid,
+	};
+	return 0;
+}
+
+int subject_add_to_tracer(struct subject *s, struct tracer *tracer)
+{
+	int r = tracer_add(tracer, &s->target);
+
+	/* It counts as the engine does. */
+	assert(r < 0 || (unsigned)r == s->number);
+	return r < 0 ? r : 0;
+}
+
+static int look_again(struct subject *s)
+{
+	process_layout_deinit(&s->layout);
+	return process_layout_read(&s->layout, &s->target, &s->rules, s->files);
+}
+
+int subject_cover(struct subject *s, struct capture *capture, size_t *n_added)
+{
+	int r = look_again(s);
+
+	return r ? r
+		 : cover_add(&s->cover, capture, &s->layout, s->files, n_added);
+}
+
+int subject_prepare(struct subject *s)
+{
+	return copies_prepare(&s->copies, s->target.pid, s->pagemap_fd,
+			      &s->layout);
+}
+
+static int add_region(struct subject *s, struct range range,
+		      enum image_backing backing, uint64_t page_size,
+		      const char *file)
+{
+	char name[40];
+	struct image_region region = {
+		.name = name,
+		.address = range.start,
+		.length = range_len(range),
+		.page_size = (uint32_t)page_size,
+		.backing = backing,
+		.file = (char *)file,
+	};
+
+	snprintf(name, sizeof(name), "%llx", (unsigned long long)range.start);
+	return image_writer_add_region(s->writer, &region);
+}
+
+/* One region of the image a part of the cover, by the same numbers. */
+static int add_covered(struct subject *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < s->cover.n_parts; i++) {
+		const struct cover_part *part = &s->cover.parts[i];
+		const struct proc_map *map =
+			proc_maps_find(&s->layout.maps, part->range.start);
+
+		r = add_region(s, part->range,
+			       !part->file_id ? IMAGE_BACKING_ANON
+			       : part->shared ? IMAGE_BACKING_SHARED
+					      : IMAGE_BACKING_PRIVATE_FILE,
+			       part->page_size,
+			       part->file_id && map ? map->path : NULL);
+	}
+	return r;
+}
+
+int subject_take(struct subject *s, struct capture *capture)
+{
+	int r = look_again(s);
+
+	if (!r)
+		r = cover_finish(&s->cover, capture, &s->layout, s->files);
+	if (!r)
+		r = copies_take(&s->copies, s->target.pid, s->pagemap_fd,
+				&s->layout);
+	return r ? r : add_covered(s);
+}
+
+int subject_describe(struct subject *s, const struct tracer *tracer)
+{
+	const struct tracer_thread *threads;
+	size_t n;
+	int r;
+
+	threads = tracer_get_threads(tracer, &n);
+	r = describe_threads(&s->process, &s->target, s->number, threads, n);
+	return r ? r : describe_mappings(&s->process, &s->layout, s->files);
+}
+
+/* The part of the cover that holds `addr`. */
+static const struct cover_part *find_part(const struct cover *cover,
+					  uint64_t addr)
+{
+	size_t low = 0, high = cover->n_parts;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (addr < cover->parts[mid].range.start)
+			high = mid;
+		else if (addr >= cover->parts[mid].range.end)
+			low = mid + 1;
+		else
+			return &cover->parts[mid];
+	}
+	return NULL;
+}
+
+int subject_put(struct subject *s, struct range range, const void *data,
+		struct hold *hold)
+{
+	const uint8_t *at = data;
+
+	while (range.start < range.end) {
+		const struct cover_part *part =
+			find_part(&s->cover, range.start);
+		uint64_t len;
+		int r;
+
+		if (!part)
+			return log_errno(
+				-EPROTO,
+				"pid %d: %#llx was captured but is not mapped",
+				s->target.pid, (unsigned long long)range.start);
+		len = min_u64(range.end, part->range.end) - range.start;
+		r = image_writer_put_pages(
+			s->writer, (unsigned)(part - s->cover.parts),
+			(range.start - part->range.start) / PAGE_SIZE,
+			len / PAGE_SIZE, at, hold);
+		if (r)
+			return r;
+		at += len;
+		range.start += len;
+	}
+	return 0;
+}
+
+/* Waits, so that the buffer may be used again. */
+static int put_now(struct subject *s, unsigned region, uint64_t first,
+		   uint64_t n, const void *data)
+{
+	int r = image_writer_put_pages(s->writer, region, first, n, data, NULL);
+
+	while (!r) {
+		r = image_writer_wait(s->writer);
+		if (!r)
+			return 0;
+		r = r > 0 ? 0 : r;
+	}
+	return r;
+}
+
+/* Bytes of a file, zeros behind its end. */
+static int put_file_pages(struct subject *s, const struct layout_item *item,
+			  unsigned region, struct range range, uint8_t *buf)
+{
+	const struct proc_map *map = item->map;
+	int fd = s->files->files[item->file].fd;
+
+	while (range.start < range.end) {
+		uint64_t offset = range.start - map->range.start;
+		size_t len = min_u64(range_len(range), RUN_BYTES);
+		ssize_t got = fd < 0 ? 0
+				     : pread(fd, buf, len,
+					     (off_t)(map->offset + offset));
+		int r;
+
+		if (got < 0)
+			return log_errno(-errno, "pid %d: reading %s: %m",
+					 s->target.pid, map->path);
+		if (!got)
+			return 0;
+		if (interrupt_pending())
+			return -EINTR;
+		len = ROUND_UP((size_t)got, PAGE_SIZE);
+		memset(buf + got, 0, len - (size_t)got);
+		r = put_now(s, region, offset / PAGE_SIZE, len / PAGE_SIZE,
+			    buf);
+		if (r)
+			return r;
+		range.start += len;
+	}
+	return 0;
+}
+
+struct rest {
+	unsigned region; /* the next of the image */
+	size_t run;	 /* the next of the copies */
+	const uint8_t *data;
+	uint8_t *buf; /* of RUN_BYTES, page-aligned */
+};
+
+static int put_copied(struct subject *s, unsigned region, uint64_t first,
+		      uint64_t n, const uint8_t *data)
+{
+	int r = 0;
+
+	while (!r && n) {
+		uint64_t some = min_u64(n, IMAGE_RUN_MAX_PAGES);
+
+		r = put_now(s, region, first, some, data);
+		first += some;
+		n -= some;
+		data += some * PAGE_SIZE;
+	}
+	return r;
+}
+
+/* What was copied of a mapping, and between that, its file. */
+static int put_item(struct subject *s, const struct layout_item *item,
+		    struct rest *rest)
+{
+	struct range held = { item->map->range.start,
+			      item->map->range.start + item->held };
+	uint64_t at = held.start;
+	int r;
+
+	r = add_region(s, held,
+		       !item->map->inode   ? IMAGE_BACKING_ANON
+		       : item->map->shared ? IMAGE_BACKING_SHARED
+					   : IMAGE_BACKING_PRIVATE_FILE,
+		       PAGE_SIZE, item->map->inode ? item->map->path : NULL);
+	while (!r && rest->run < s->copies.n_runs &&
+	       s->copies.runs[rest->run].start < held.end) {
+		struct range run = s->copies.runs[rest->run++];
+
+		r = put_file_pages(s, item, rest->region,
+				   (struct range){ at, run.start }, rest->buf);
+		if (!r)
+			r = put_copied(s, rest->region,
+				       (run.start - held.start) / PAGE_SIZE,
+				       range_len(run) / PAGE_SIZE, rest->data);
+		rest->data += range_len(run);
+		at = run.end;
+	}
+	if (!r && item->map->inode)
+		r = put_file_pages(s, item, rest->region,
+				   (struct range){ at, held.end }, rest->buf);
+	rest->region++;
+	return r;
+}
+
+int subject_put_rest(struct subject *s)
+{
+	_cleanup_free_ uint8_t *buf = aligned_alloc(PAGE_SIZE, RUN_BYTES);
+	struct rest rest = {
+		.region = (unsigned)s->cover.n_parts,
+		.data = s->copies.data,
+		.buf = buf,
+	};
+	int r = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (size_t i = 0; !r && i < s->layout.maps.n_maps; i++) {
+		const struct layout_item *item = &s->layout.items[i];
+
+		if (item->how == LAYOUT_COPY || item->how == LAYOUT_FILE)
+			r = put_item(s, item, &rest);
+	}
+	return r;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+/*
+ * One process of a snapshot, from its pid to its image. The functions are the
+ * steps of its life, in order; those marked so come while it stands.
+ *
+ * All return 0, or RESULT_* / -errno after one error line.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "capture/capture.h"
+#include "flow/cover.h"
+#include "image/image.h"
+#include "image/writer.h"
+#include "process/copies.h"
+#include "process/files.h"
+#include "process/layout.h"
+#include "target/target.h"
+#include "target/tracer.h"
+
+struct subject {
+	struct target target;
+	unsigned number; /* the engine's and the tracer's */
+	int pagemap_fd;
+	struct smap *smaps;
+	struct layout_rules rules;
+	struct mapped_files *files; /* of all processes of the snapshot */
+	struct layout layout;	    /* of the instant, once it was */
+	struct cover cover;
+	struct copies copies;
+	struct image_process process;
+	struct image_writer *writer;
+};
+
+/* Looks at it; it is not touched. `files` must live as long. */
+int subject_open(struct subject *subject, pid_t pid, bool all,
+		 struct mapped_files *files);
+void subject_close(struct subject *subject);
+
+/* Bytes that may have to be captured. */
+uint64_t subject_size(const struct subject *subject);
+
+/* Takes a userfaultfd of its memory, for the engine. */
+int subject_infect(struct subject *subject, struct capture *capture,
+		   uint64_t features);
+
+int subject_add_to_tracer(struct subject *subject, struct tracer *tracer);
+
+/* Has the engine know of what it has mapped by now. */
+int subject_cover(struct subject *subject, struct capture *capture,
+		  size_t *n_added);
+
+/* The last that is done while it runs. */
+int subject_prepare(struct subject *subject);
+
+/* Standing: what it has mapped, what must be copied; its regions' places in the
+ * image are fixed from here on. */
+int subject_take(struct subject *subject, struct capture *capture);
+
+/* Its threads, from the tracer. */
+int subject_describe(struct subject *subject, const struct tracer *tracer);
+
+/* Pages of the engine's `range`, for its image. */
+int subject_put(struct subject *subject, struct range range, const void *data,
+		struct hold *hold);
+
+/* Everything that is not captured by the engine: copies, parts of files. All
+ * pages of the engine were put. */
+int subject_put_rest(struct subject *subject);
