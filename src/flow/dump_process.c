@@ -14,6 +14,7 @@
 #include "flow/subject.h"
 #include "sys/caps.h"
 #include "sys/rlimit.h"
+#include "sys/sched.h"
 #include "sys/uffd.h"
 
 #define GRANULE_DEFAULT (256 * KIB)
@@ -165,17 +166,29 @@ static int arm(struct attempt *a)
  */
 static int take_instant(struct attempt *a)
 {
-	uint64_t since_ns;
+	struct sched_before before = sched_raise();
+	uint64_t since_ns, stand_ns, taken_ns, armed_ns;
 	int r, thawed;
 
 	a->frozen_unix_ns = setup_unix_ns();
 	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
+	stand_ns = now_ns();
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_take(&a->subjects[i], a->capture);
+	taken_ns = now_ns();
 	if (!r)
 		r = capture_rearm(a->capture);
+	armed_ns = now_ns();
 	thawed = tracer_thaw(a->tracer);
 	a->stats->pause_ns = now_ns() - since_ns;
+	sched_restore(&before);
+	log_debug(
+		"pid %d: pause: %llu us until all stand, %llu us for mappings and copies, %llu us of protecting, %llu us until all run",
+		a->options->pid,
+		(unsigned long long)(stand_ns - since_ns) / 1000,
+		(unsigned long long)(taken_ns - stand_ns) / 1000,
+		(unsigned long long)(armed_ns - taken_ns) / 1000,
+		(unsigned long long)(now_ns() - armed_ns) / 1000);
 	return r ? r : thawed;
 }
 

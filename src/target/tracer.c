@@ -10,7 +10,6 @@
 #include "base/result.h"
 #include "base/util.h"
 #include "sys/procstat.h"
-#include "sys/sched.h"
 #include "target/restart.h"
 
 static void *tracer_main(void *data)
@@ -348,12 +347,13 @@ static int stop_all(struct tracer *tracer)
 
 static int freeze(struct tracer *tracer)
 {
-	struct sched_before before = sched_raise();
-	int r = stop_all(tracer);
+	int r;
 
+	/* Whoever stands waits for this thread; until the thaw. */
+	tracer->before = sched_raise();
+	r = stop_all(tracer);
 	for (size_t i = 0; !r && i < tracer->n_threads; i++)
 		r = read_thread(tracer, &tracer->threads[i]);
-	sched_restore(&before);
 	if (!r)
 		return 0;
 	let_go(tracer);
@@ -378,6 +378,7 @@ static int thaw(struct tracer *tracer)
 		tracer->holding = tracer_begin_hold(tracer);
 	else
 		let_go(tracer);
+	sched_restore(&tracer->before);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "sys/sched.h"
 #include "target/tracer.h"
 
 typedef int (*job_fn)(struct tracer *tracer);
@@ -32,6 +33,7 @@ struct tracer {
 	struct tracer_thread *threads; /* seized */
 	size_t n_threads, max_threads;
 	uint64_t since_ns, deadline_ns;
+	struct sched_before before;
 
 	struct tracer_holder holder;
 	_Atomic bool release; /* no call is to be held any more */
