@@ -50,10 +50,10 @@ enum common_option {
 	{ "help", no_argument, NULL, OPT_HELP }
 /* clang-format on */
 
-#define COMMON_USAGE                                                           \
-	"  --json           one JSON object on stdout\n"                       \
-	"  --quiet          only errors\n"                                     \
-	"  --verbose        say what is done; twice: in detail\n"              \
+#define COMMON_USAGE                                              \
+	"  --json           one JSON object on stdout\n"          \
+	"  --quiet          only errors\n"                        \
+	"  --verbose        say what is done; twice: in detail\n" \
 	"  --help           this text\n"
 
 /*
@@ -80,6 +80,9 @@ int require_arguments(const struct verb *verb, int argc, int n,
  * to go there. 0 or RESULT_USAGE, logged. */
 int require_stdout(const struct verb *verb,
 		   const struct common_options *common);
+
+/* A path or name need not be UTF-8, JSON must: "?" then; null for NULL. */
+json_t *text_to_json(const char *text);
 
 /* Prints and frees. 0, or -EIO when stdout does not take it. */
 int print_json(json_t *object);

@@ -30,11 +30,13 @@ static int parse_format(const char *text, enum convert_format *format)
 		*format = CONVERT_DEVICES;
 	} else if (!strcmp(text, "mapped-ram")) {
 		*format = CONVERT_MAPPED_RAM;
+	} else if (!strcmp(text, "core")) {
+		*format = CONVERT_CORE;
 	} else if (!strcmp(text, "raw")) {
 		*format = CONVERT_RAW;
 	} else {
 		log_error(
-			"convert: --to %s: is no format; there are qemu, devices, mapped-ram and raw",
+			"convert: --to %s: is no format; there are qemu, devices, mapped-ram, core and raw",
 			text);
 		return RESULT_USAGE;
 	}
@@ -89,16 +91,17 @@ static int run(int argc, char **argv)
 
 const struct verb cmd_convert = {
 	.name = "convert",
-	.summary = "turn an image into what QEMU or other tools load",
+	.summary = "turn an image into what QEMU, gdb or other tools load",
 	.usage =
 		"usage: snapuffd convert DIR --to FORMAT --out F [options]\n"
 		"\n"
 		"  --to qemu        a migration stream, for QEMU's -incoming 'exec:cat F'\n"
 		"  --to devices     the same without RAM, for what restore --print shows\n"
 		"  --to mapped-ram  a seekable file, for migrate-incoming file:F of QEMU >= 9.0\n"
+		"  --to core        a sparse ELF core of a process, for gdb and its like\n"
 		"  --to raw         a directory with one sparse file of plain memory a region\n"
-		"  --out F          what to write; must not exist; '-' streams (qemu, devices)\n" COMMON_USAGE
-		"\n"
+		"  --out F          what to write; must not exist; '-' streams (qemu, devices,\n"
+		"                   core)\n" COMMON_USAGE "\n"
 		"example: snapuffd convert /var/backups/vm1 --to qemu --out vm1.mig\n",
 	.run = run,
 };

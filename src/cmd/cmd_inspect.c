@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/util.h"
+#include "cmd/inspect_process.h"
 #include "image/reader.h"
 
 static const struct option long_options[] = {
@@ -59,23 +60,19 @@ static json_t *regions_to_json(const struct image *image)
 
 		json_array_append_new(
 			list,
-			json_pack("{s:s, s:I, s:I, s:I, s:s, s:s*, s:s, s:I}",
-				  "name", region->name, "address",
-				  (json_int_t)region->address, "length",
-				  (json_int_t)region->length, "page_size",
-				  (json_int_t)region->page_size, "backing",
-				  backing_name(region->backing), "file",
-				  region->file, "pages_file",
-				  region->pages_file, "data_pages",
-				  (json_int_t)data_pages(region)));
+			json_pack(
+				"{s:s, s:I, s:I, s:I, s:s, s:s*, s:s, s:I, s:I}",
+				"name", region->name, "address",
+				(json_int_t)region->address, "length",
+				(json_int_t)region->length, "page_size",
+				(json_int_t)region->page_size, "backing",
+				backing_name(region->backing), "file",
+				region->file, "pages_file", region->pages_file,
+				"pages_offset",
+				(json_int_t)region->pages_offset, "data_pages",
+				(json_int_t)data_pages(region)));
 	}
 	return list;
-}
-
-/* A path need not be UTF-8, JSON must. */
-static json_t *path_to_json(const char *path)
-{
-	return path ? json_string(path) ?: json_string("?") : json_null();
 }
 
 /* "size" is null for what could not be looked at, and block devices; "overlay"
@@ -90,13 +87,13 @@ static json_t *disks_to_json(const struct image_machine *machine)
 		json_array_append_new(
 			list,
 			json_pack("{s:o, s:s?, s:s?, s:b, s:o, s:o}", "file",
-				  path_to_json(disk->file), "format",
+				  text_to_json(disk->file), "format",
 				  disk->format, "device", disk->device,
 				  "read_only", disk->read_only, "size",
 				  disk->has_stat
 					  ? json_integer((json_int_t)disk->size)
 					  : json_null(),
-				  "overlay", path_to_json(disk->overlay)));
+				  "overlay", text_to_json(disk->overlay)));
 	}
 	return list;
 }
@@ -149,6 +146,8 @@ static int print_as_json(const struct image *image)
 		json_object_set_new(object, "was_running",
 				    json_boolean(machine->running));
 		json_object_set_new(object, "disks", disks_to_json(machine));
+	} else {
+		process_to_json(object, &image->process);
 	}
 	return print_json(object);
 }
@@ -209,10 +208,15 @@ static void print_as_text(const struct image *image)
 		       image->machine.machine_class,
 		       image->machine.qemu_version,
 		       image->machine.running ? "running" : "paused");
+	else
+		process_print(&image->process);
 	stats_print(stdout, &image->stats);
 	if (image->stats.faults.n)
 		print_histogram(&image->stats.faults);
 
+	/* Those of a process are parts of its mappings, and many. */
+	if (inventory->kind == IMAGE_KIND_PROCESS)
+		return;
 	printf("regions\n");
 	for (size_t i = 0; i < image->n_regions; i++) {
 		const struct image_region *region = &image->regions[i];
@@ -255,9 +259,9 @@ const struct verb cmd_inspect = {
 	.usage =
 		"usage: snapuffd inspect DIR [options]\n"
 		"\n"
-		"Shows the machine, the regions, the disks, the figures of the dump and how\n"
-		"long each write fault of the target took to be served. Checks all records,\n"
-		"not pages.\n"
+		"Shows the machine, the regions, the disks, or the process; the figures of\n"
+		"the dump and how long each write fault of the target took to be served.\n"
+		"Checks all records, not pages.\n"
 		"\n" COMMON_USAGE "\n"
 		"example: snapuffd inspect /var/backups/vm1 --json\n",
 	.run = run,

@@ -7,6 +7,11 @@
 
 #include "base/util.h"
 
+json_t *text_to_json(const char *text)
+{
+	return text ? json_string(text) ?: json_string("?") : json_null();
+}
+
 int print_json(json_t *object)
 {
 	int r = object ? json_dumpf(object, stdout,

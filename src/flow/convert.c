@@ -17,6 +17,15 @@ static int require_qemu(const struct image *image)
 	return RESULT_FAILED;
 }
 
+static int require_core(const struct image *image)
+{
+	if (image->frame.tail_offset)
+		return 0;
+	log_error("%s: is not the image of a process; it has no core",
+		  image->path);
+	return RESULT_FAILED;
+}
+
 int flow_convert(const struct image *image, enum convert_format format,
 		 const char *out)
 {
@@ -33,6 +42,11 @@ int flow_convert(const struct image *image, enum convert_format format,
 		r = require_qemu(image);
 		if (!r)
 			r = convert_mapped(image, out);
+		break;
+	case CONVERT_CORE:
+		r = require_core(image);
+		if (!r)
+			r = convert_core(image, out);
 		break;
 	case CONVERT_RAW:
 		r = convert_raw(image, out);

@@ -13,6 +13,7 @@ enum convert_format {
 	CONVERT_QEMU,	    /* a classic migration stream, for -incoming */
 	CONVERT_DEVICES,    /* the same without RAM, for who maps it */
 	CONVERT_MAPPED_RAM, /* a seekable file, for QEMU 9.0 and later */
+	CONVERT_CORE,	    /* the ELF core of a process */
 	CONVERT_RAW,	    /* a directory with one sparse file a region */
 };
 

@@ -13,4 +13,6 @@
 /* Without the pages of imagewalk_is_ram() unless `with_ram`. */
 int convert_qemu(const struct image *image, bool with_ram, const char *out);
 int convert_mapped(const struct image *image, const char *out);
+/* Of an image that has memory.core. */
+int convert_core(const struct image *image, const char *out);
 int convert_raw(const struct image *image, const char *dir);

@@ -2,6 +2,7 @@
 #include "flow/convert_formats.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,13 +19,21 @@ static int raw_data(void *opaque, const struct imagewalk_pages *pages)
 	return output_put_pages(opaque, pages->first * PAGE_SIZE, pages);
 }
 
-/* "pc.ram.pages" -> "pc.ram.raw" */
+/* "pc.ram.pages" -> "pc.ram.raw"; "7f0000000000-7f0000021000.raw" where the
+ * file is not the region's alone. */
 static char *raw_path(const char *dir, const struct image_region *region)
 {
 	size_t len = strlen(region->pages_file);
 	size_t suffix = strlen(IMAGE_PAGES_SUFFIX);
 	char *path;
 
+	if (region->pages_offset) {
+		if (asprintf(&path, "%s/%" PRIx64 "-%" PRIx64 ".raw", dir,
+			     region->address,
+			     region->address + region->length) < 0)
+			return NULL;
+		return path;
+	}
 	if (len > suffix &&
 	    !strcmp(region->pages_file + len - suffix, IMAGE_PAGES_SUFFIX))
 		len -= suffix;

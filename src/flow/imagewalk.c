@@ -44,6 +44,7 @@ static int walk_run(const struct image *image,
 		.n = run->n,
 		.data = buf,
 		.fd = fd,
+		.fd_offset = region->pages_offset + run->first * PAGE_SIZE,
 	};
 	int r = image_read_run(image, region, fd, run, buf);
 

@@ -18,8 +18,9 @@ struct imagewalk_pages {
 	size_t block; /* whose RAM it is; 0 where no blocks are walked */
 	uint64_t first;
 	uint64_t n;
-	const void *data; /* NULL: they are zero */
-	int fd; /* the pages file, which has them at first * PAGE_SIZE */
+	const void *data;   /* NULL: they are zero */
+	int fd;		    /* the pages file */
+	uint64_t fd_offset; /* where it has them, bytes */
 };
 
 /* What is done with the pages; each returns 0, or an error that ends the

@@ -182,7 +182,7 @@ int output_put_pages(struct output *output, uint64_t at,
 		     const struct imagewalk_pages *pages)
 {
 	if (!output->no_sharing &&
-	    !reflink_range(pages->fd, pages->first * PAGE_SIZE, output->fd, at,
+	    !reflink_range(pages->fd, pages->fd_offset, output->fd, at,
 			   pages->n * PAGE_SIZE))
 		return 0;
 	/* Two file systems, one that cannot, or blocks larger than a page. What
