@@ -78,11 +78,15 @@ static int check_options(const struct dump_options *options,
 			"dump: --pid and --out are needed; see snapuffd dump --help");
 		return RESULT_USAGE;
 	}
+	if (options->tree && options->format != DUMP_IMAGE) {
+		log_error("dump: --tree makes images, one for each process");
+		return RESULT_USAGE;
+	}
 	if (strcmp(options->out, "-"))
 		return 0;
 	if (options->format == DUMP_IMAGE) {
 		log_error(
-			"dump: --out -: an image is a directory; a stream is had with --format qemu");
+			"dump: --out -: an image is a directory; a stream is had with --format qemu or core");
 		return RESULT_USAGE;
 	}
 	return require_stdout(&cmd_dump, common);
@@ -97,7 +101,9 @@ static void print_summary(const struct dump_options *options,
 	if (options->format == DUMP_IMAGE)
 		fprintf(to, "image      %s\n", options->out);
 	else
-		fprintf(to, "stream     %s\n",
+		fprintf(to, "%s %s\n",
+			options->format == DUMP_CORE ? "core      "
+						     : "stream    ",
 			to == stdout ? options->out : "stdout");
 	stats_print(to, stats);
 }

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/result.h"
 #include "flow/dump_process.h"
 #include "flow/dump_vm.h"
 #include "qemu/program.h"
@@ -24,12 +25,35 @@ static enum image_kind choose_kind(const struct dump_options *options)
 						       : IMAGE_KIND_PROCESS;
 }
 
+static int check_format(const struct dump_options *options,
+			enum image_kind kind)
+{
+	const char *what = NULL;
+
+	if (kind == IMAGE_KIND_QEMU && options->format == DUMP_CORE)
+		what = "--format core: is of a process; this is a QEMU (--as process dumps it as one)";
+	else if (kind == IMAGE_KIND_QEMU && options->tree)
+		what = "--tree: is for processes that are not QEMU";
+	else if (kind == IMAGE_KIND_PROCESS && options->format == DUMP_QEMU)
+		what = "--format qemu: is of a QEMU, which this is not";
+	else if (kind == IMAGE_KIND_PROCESS &&
+		 (options->storage.overlay || options->storage.command))
+		what = "--disks and --exec-frozen: are for a QEMU, which this is not";
+	if (!what)
+		return 0;
+	log_error("pid %d: %s", options->pid, what);
+	return RESULT_USAGE;
+}
+
 int flow_dump(const struct dump_options *options, enum image_kind *kind,
 	      struct image_stats *stats)
 {
 	int r;
 
 	*kind = choose_kind(options);
+	r = check_format(options, *kind);
+	if (r)
+		return r;
 	r = *kind == IMAGE_KIND_QEMU ? dump_vm(options, stats)
 				     : dump_process(options, stats);
 	if (r == -EINTR)

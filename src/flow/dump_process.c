@@ -2,6 +2,8 @@
 #include "flow/dump_process.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -13,6 +15,7 @@
 #include "flow/setup.h"
 #include "flow/subject.h"
 #include "sys/caps.h"
+#include "sys/proctree.h"
 #include "sys/rlimit.h"
 #include "sys/sched.h"
 #include "sys/uffd.h"
@@ -51,17 +54,70 @@ static void attempt_deinit(struct attempt *a)
 
 #define _cleanup_attempt_ _cleanup_(attempt_deinit)
 
-/* Find and probe: nothing is touched. */
-static int open_subjects(struct attempt *a)
+static int list_processes(const struct dump_options *options, pid_t **pids,
+			  size_t *n)
 {
 	int r;
 
-	a->subjects = calloc(1, sizeof(*a->subjects));
+	if (options->tree) {
+		r = proctree_list(options->pid, pids, n);
+		if (r == -ESRCH) {
+			log_error("pid %d: no such process", options->pid);
+			return RESULT_UNSUPPORTED;
+		}
+		return r ? log_errno(r, "pid %d: its descendants: %m",
+				     options->pid)
+			 : 0;
+	}
+	*pids = malloc(sizeof(**pids));
+	if (!*pids)
+		return -ENOMEM;
+	**pids = options->pid;
+	*n = 1;
+	return 0;
+}
+
+/* Find and probe: nothing is touched. */
+static int open_subjects(struct attempt *a)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n;
+	int r = list_processes(a->options, &pids, &n);
+
+	if (r)
+		return r;
+	a->subjects = calloc(n, sizeof(*a->subjects));
 	if (!a->subjects)
 		return -ENOMEM;
-	a->n_subjects = 1;
-	r = subject_open(&a->subjects[0], a->options->pid, a->options->all,
-			 &a->files);
+	for (size_t i = 0; !r && i < n; i++)
+		r = subject_open(&a->subjects[a->n_subjects++], pids[i],
+				 a->options->all, &a->files);
+	return r;
+}
+
+static bool is_subject(const struct attempt *a, pid_t pid)
+{
+	for (size_t i = 0; i < a->n_subjects; i++)
+		if (a->subjects[i].target.pid == pid)
+			return true;
+	return false;
+}
+
+/* Nobody can be born while all stand; before that somebody may have been. */
+static int check_tree(const struct attempt *a)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n;
+	int r;
+
+	if (!a->options->tree)
+		return 0;
+	r = list_processes(a->options, &pids, &n);
+	for (size_t i = 0; !r && i < n; i++)
+		if (!is_subject(a, pids[i])) {
+			log_warning("pid %d: was started meanwhile", pids[i]);
+			r = RESULT_INCONSISTENT;
+		}
 	return r;
 }
 
@@ -173,6 +229,8 @@ static int take_instant(struct attempt *a)
 	a->frozen_unix_ns = setup_unix_ns();
 	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
 	stand_ns = now_ns();
+	if (!r)
+		r = check_tree(a);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_take(&a->subjects[i], a->capture);
 	taken_ns = now_ns();
@@ -255,6 +313,11 @@ static int dump_once(const struct dump_options *options, bool hold,
 	return r ? r : finish(&a);
 }
 
+static bool is_alive(pid_t pid)
+{
+	return !kill(pid, 0) || errno != ESRCH;
+}
+
 int dump_process(const struct dump_options *options, struct image_stats *stats)
 {
 	bool hold = options->hold == DUMP_HOLD_YES;
@@ -264,6 +327,9 @@ int dump_process(const struct dump_options *options, struct image_stats *stats)
 	rlimit_raise_files();
 	for (unsigned i = 0;; i++) {
 		r = dump_once(options, hold, stats);
+		/* One of a tree may end at any time. */
+		if (r == -ESRCH && options->tree && is_alive(options->pid))
+			r = RESULT_INCONSISTENT;
 		if (r != RESULT_INCONSISTENT || i >= options->retries)
 			return r;
 		log_warning("pid %d: trying again, %u of %u", options->pid,

@@ -3,11 +3,18 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config.h"
+#include "elfcore/elfcore.h"
+#include "flow/output.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "snapuffd/image-format.h"
+
+#define STREAM_BYTES MIB
 
 static int make_writer(struct subject *s, const char *dir,
 		       const struct image_writer_options *options)
@@ -17,39 +24,80 @@ static int make_writer(struct subject *s, const char *dir,
 	return r ? r : image_writer_use_core(s->writer);
 }
 
+static int begin_tree(struct process_images *images)
+{
+	const struct dump_options *options = images->options;
+	int r = partial_dir_create(&images->dir, options->out);
+
+	for (size_t i = 0; !r && i < images->n_subjects; i++) {
+		struct subject *s = &images->subjects[i];
+		_cleanup_free_ char *dir = NULL;
+
+		if (asprintf(&dir, "%s.partial/%d", options->out,
+			     s->target.pid) < 0)
+			return -ENOMEM;
+		r = make_writer(s, dir, &options->writer);
+	}
+	return r;
+}
+
+/* A stream has an order, and pages come as the process writes to them: so they
+ * go to a file first. */
+static int begin_spool(struct process_images *images)
+{
+	const char *tmp = getenv("TMPDIR");
+	_cleanup_free_ char *dir = NULL;
+
+	if (!tmp || *tmp != '/')
+		tmp = "/var/tmp";
+	if (asprintf(&images->spool, "%s/snapuffd-XXXXXX", tmp) < 0) {
+		images->spool = NULL;
+		return -ENOMEM;
+	}
+	if (!mkdtemp(images->spool)) {
+		int r = log_errno(-errno, "%s: %m (TMPDIR names another place)",
+				  images->spool);
+
+		free_ptr(&images->spool);
+		return r;
+	}
+	if (asprintf(&dir, "%s/core", images->spool) < 0)
+		return -ENOMEM;
+	return make_writer(&images->subjects[0], dir, &images->options->writer);
+}
+
 int process_images_begin(struct process_images *images,
 			 const struct dump_options *options,
 			 struct subject *subjects, size_t n_subjects)
 {
-	int r = 0;
-
 	*images = (struct process_images){
 		.options = options,
 		.subjects = subjects,
 		.n_subjects = n_subjects,
 		.dir = PARTIAL_DIR_INIT,
 	};
-	if (!options->tree)
-		return make_writer(&subjects[0], options->out,
-				   &options->writer);
-	r = partial_dir_create(&images->dir, options->out);
-	for (size_t i = 0; !r && i < n_subjects; i++) {
-		_cleanup_free_ char *dir = NULL;
-
-		if (asprintf(&dir, "%s.partial/%d", options->out,
-			     subjects[i].target.pid) < 0)
-			return -ENOMEM;
-		r = make_writer(&subjects[i], dir, &options->writer);
-	}
-	return r;
+	if (options->tree)
+		return begin_tree(images);
+	if (!strcmp(options->out, "-"))
+		return begin_spool(images);
+	return make_writer(&subjects[0], options->out, &options->writer);
 }
 
-void process_images_deinit(struct process_images *images)
+/* What is not committed. */
+static void discard(struct process_images *images)
 {
 	for (size_t i = 0; i < images->n_subjects; i++)
 		images->subjects[i].writer =
 			image_writer_free(images->subjects[i].writer);
 	partial_dir_deinit(&images->dir);
+	if (images->spool && rmdir(images->spool))
+		log_warning("%s: %m", images->spool);
+	free_ptr(&images->spool);
+}
+
+void process_images_deinit(struct process_images *images)
+{
+	discard(images);
 }
 
 void process_images_set_capture(struct process_images *images,
@@ -96,32 +144,69 @@ struct capture_sink process_images_sink(struct process_images *images)
 	};
 }
 
-static int commit_one(struct subject *s,
-		      const struct image_inventory *inventory,
-		      const struct image_stats *stats, bool as_core)
+static int put_process(struct subject *s)
 {
-	struct image_inventory own = *inventory;
+	_cleanup_(image_frame_deinit) struct image_frame frame = {};
 	_cleanup_free_ struct image_region *regions = NULL;
-	struct image_frame frame = {};
 	size_t n;
 	int r;
 
+	r = image_writer_list_regions(s->writer, &regions, &n);
+	if (!r)
+		r = elfcore_build(&s->process, regions, n,
+				  image_writer_tail_offset(s->writer), &frame);
+	if (r)
+		return log_errno(r, "pid %d: making an ELF core: %m",
+				 s->target.pid);
+	return image_writer_put_process(s->writer, &s->process, &frame);
+}
+
+/* To stdout, all of it; the file is gone before. */
+static int stream_core(struct process_images *images)
+{
+	_cleanup_close_ int fd =
+		image_writer_take_core(images->subjects[0].writer);
+	_cleanup_free_ uint8_t *buf = malloc(STREAM_BYTES);
+	_cleanup_output_ struct output output = OUTPUT_INIT;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	if (!buf)
+		return -ENOMEM;
+	discard(images);
+	r = output_open(&output, "-");
+	while (!r) {
+		ssize_t n = read(fd, buf, STREAM_BYTES);
+
+		if (n < 0)
+			return log_errno(-errno, "reading the core: %m");
+		if (!n)
+			return output_finish(&output);
+		r = output_append(&output, 0, buf, (size_t)n);
+	}
+	return r;
+}
+
+static int commit_one(struct process_images *images, struct subject *s,
+		      const struct image_inventory *inventory,
+		      const struct image_stats *stats)
+{
+	struct image_inventory own = *inventory;
+	int r = put_process(s);
+
+	if (r)
+		return r;
+	if (images->spool)
+		return stream_core(images);
+	if (images->options->format == DUMP_CORE)
+		return image_writer_commit_core(s->writer);
 	own.version = IMAGE_VERSION;
 	own.kind = IMAGE_KIND_PROCESS;
 	own.complete = true;
 	own.tool_version = SNAPUFFD_VERSION;
 	own.pid = s->target.pid;
-	r = image_writer_list_regions(s->writer, &regions, &n);
-	if (!r) {
-		frame.head = calloc(1, 4096);
-		frame.tail = calloc(1, 64);
-		frame.tail_len = 64;
-	}
-	if (!r)
-		r = image_writer_put_process(s->writer, &s->process, &frame);
-	image_frame_deinit(&frame);
-	(void)as_core;
-	return r ? r : image_writer_commit(s->writer, &own, stats);
+	return image_writer_commit(s->writer, &own, stats);
 }
 
 /* Of all that the images hold, captured by the engine or not. */
@@ -162,8 +247,7 @@ int process_images_commit(struct process_images *images,
 	stats->pages_zero = stats->pages_total - stats->pages_data;
 	stats->duration_ns = now_ns() - started_ns;
 	for (size_t i = 0; !r && i < images->n_subjects; i++)
-		r = commit_one(&images->subjects[i], inventory, stats,
-			       images->options->format == DUMP_CORE);
+		r = commit_one(images, &images->subjects[i], inventory, stats);
 	if (!r && images->options->tree)
 		r = partial_dir_commit(&images->dir);
 	return r;

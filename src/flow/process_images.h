@@ -19,6 +19,7 @@ struct process_images {
 	size_t n_subjects;
 	struct capture *capture;
 	struct partial_dir dir; /* of the images of a tree */
+	char *spool;		/* a directory, where a stream is made */
 };
 
 /* Claims the places; nothing else was done yet. */

@@ -15,14 +15,36 @@
 
 #define PARTIAL_SUFFIX ".partial"
 
-/* Removes the files of a directory, which has no others but what an image
- * has: anything else stops it. */
-static int remove_contents(int dir_fd)
+/* The snapshot of a tree has an image for each of its processes. */
+#define TREE_DEPTH 1
+
+static int remove_contents(int dir_fd, unsigned depth);
+
+/* A directory within, with what it holds. */
+static int remove_dir(int parent_fd, const char *name, unsigned depth)
+{
+	_cleanup_close_ int fd =
+		openat(parent_fd, name,
+		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = remove_contents(fd, depth);
+	if (!r && unlinkat(parent_fd, name, AT_REMOVEDIR))
+		r = -errno;
+	return r;
+}
+
+/* Removes the files of a directory, and `depth` levels of directories: it has
+ * no others but what images have, and anything else stops it. */
+static int remove_contents(int dir_fd, unsigned depth)
 {
 	_cleanup_close_ int fd =
 		openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_closedir_ DIR *dir = NULL;
 	struct dirent *entry;
+	int r;
 
 	if (fd < 0)
 		return -errno;
@@ -34,8 +56,13 @@ static int remove_contents(int dir_fd)
 	while ((errno = 0, entry = readdir(dir))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
-		if (unlinkat(dir_fd, entry->d_name, 0))
+		if (!unlinkat(dir_fd, entry->d_name, 0))
+			continue;
+		if (errno != EISDIR || !depth)
 			return -errno;
+		r = remove_dir(dir_fd, entry->d_name, depth - 1);
+		if (r)
+			return r;
 	}
 	return -errno;
 }
@@ -69,6 +96,7 @@ static int split_path(struct partial_dir *d, const char *dir)
 static int claim_partial(struct partial_dir *d)
 {
 	bool fresh = !mkdirat(d->parent_fd, d->partial, 0700);
+	struct stat st;
 	int r;
 
 	if (!fresh && errno != EEXIST)
@@ -93,10 +121,19 @@ static int claim_partial(struct partial_dir *d)
 				 d->partial);
 	}
 
+	/* Anybody may have made one where everybody may write. */
+	if (fstat(d->fd, &st) || st.st_uid != geteuid() ||
+	    st.st_mode & (S_IRWXG | S_IRWXO)) {
+		close_fd(&d->fd);
+		return log_errno(
+			-EPERM,
+			"%s: %s exists and is not a private directory of this user; remove it",
+			d->path, d->partial);
+	}
 	if (!fresh) {
 		log_info("%s: removing what a killed dump left in %s", d->path,
 			 d->partial);
-		r = remove_contents(d->fd);
+		r = remove_contents(d->fd, TREE_DEPTH);
 		if (r) {
 			close_fd(&d->fd);
 			return log_errno(
@@ -125,14 +162,30 @@ int partial_dir_create(struct partial_dir *d, const char *path)
 	return claim_partial(d);
 }
 
-/* RENAME_NOREPLACE where the file system has it; DIR was not there before. */
-static int rename_new(int dir_fd, const char *from, const char *to)
+/* RENAME_NOREPLACE where the file system has it; `to` was not there before. */
+static int rename_new(int from_fd, const char *from, int to_fd, const char *to)
 {
-	if (!renameat2(dir_fd, from, dir_fd, to, RENAME_NOREPLACE))
+	if (!renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE))
 		return 0;
-	if (errno == EINVAL && !renameat(dir_fd, from, dir_fd, to))
+	if (errno == EINVAL && !renameat(from_fd, from, to_fd, to))
 		return 0;
 	return -errno;
+}
+
+static void sync_parent(struct partial_dir *d)
+{
+	if (fsync(d->parent_fd))
+		log_warning("%s: syncing the directory above: %m", d->path);
+}
+
+int partial_dir_commit_file(struct partial_dir *d, const char *file)
+{
+	int r = rename_new(d->fd, file, d->parent_fd, d->name);
+
+	if (r)
+		return log_errno(r, "%s: cannot rename %s: %m", d->path, file);
+	sync_parent(d);
+	return 0;
 }
 
 int partial_dir_commit(struct partial_dir *d)
@@ -142,20 +195,19 @@ int partial_dir_commit(struct partial_dir *d)
 	if (fsync(d->fd))
 		return log_errno(-errno, "%s: syncing %s: %m", d->path,
 				 d->partial);
-	r = rename_new(d->parent_fd, d->partial, d->name);
+	r = rename_new(d->parent_fd, d->partial, d->parent_fd, d->name);
 	if (r)
 		return log_errno(r, "%s: cannot rename %s: %m", d->path,
 				 d->partial);
 	close_fd(&d->fd);
-	if (fsync(d->parent_fd))
-		log_warning("%s: syncing the directory above: %m", d->path);
+	sync_parent(d);
 	return 0;
 }
 
 void partial_dir_deinit(struct partial_dir *d)
 {
 	if (d->fd >= 0) {
-		int r = remove_contents(d->fd);
+		int r = remove_contents(d->fd, TREE_DEPTH);
 
 		if (!r && unlinkat(d->parent_fd, d->partial, AT_REMOVEDIR))
 			r = -errno;

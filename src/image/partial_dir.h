@@ -26,5 +26,9 @@ int partial_dir_create(struct partial_dir *dir, const char *path);
 /* Makes it durable under its own name. 0 or -errno. */
 int partial_dir_commit(struct partial_dir *dir);
 
+/* Makes one of its files durable under the directory's own name instead; the
+ * rest is not committed. 0 or -errno. */
+int partial_dir_commit_file(struct partial_dir *dir, const char *file);
+
 /* Removes what was not committed. */
 void partial_dir_deinit(struct partial_dir *dir);

@@ -209,3 +209,30 @@ int image_writer_commit(struct image_writer *w,
 		r = put_record(w, IMAGE_INVENTORY, &record);
 	return r ? r : partial_dir_commit(&w->dir);
 }
+
+int image_writer_commit_core(struct image_writer *w)
+{
+	int r;
+
+	assert(w->has_process);
+	r = image_writer_sync(w);
+	if (!r && fsync(w->core.fd))
+		r = log_errno(-errno, "%s: writing %s: %m", w->dir.path,
+			      IMAGE_CORE);
+	return r ? r : partial_dir_commit_file(&w->dir, IMAGE_CORE);
+}
+
+int image_writer_take_core(struct image_writer *w)
+{
+	int r, fd;
+
+	assert(w->has_process);
+	do {
+		r = image_writer_wait(w);
+	} while (r > 0);
+	if (r)
+		return r;
+	fd = openat(w->dir.fd, IMAGE_CORE, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? log_errno(-errno, "%s: %s: %m", w->dir.path, IMAGE_CORE)
+		      : fd;
+}

@@ -118,3 +118,13 @@ int image_writer_sync(struct image_writer *writer);
 int image_writer_commit(struct image_writer *writer,
 			const struct image_inventory *inventory,
 			const struct image_stats *stats);
+
+/*
+ * Instead, for a process: memory.core alone, under the name that the directory
+ * was to have. All else is discarded with the writer.
+ */
+int image_writer_commit_core(struct image_writer *writer);
+
+/* Or not even that: a descriptor of memory.core, to read it; it is gone with
+ * the writer. Or -errno. */
+int image_writer_take_core(struct image_writer *writer);
