@@ -10,4 +10,10 @@
     table       the same as text and Markdown
     svg, plots  pictures
     page        Documentation/benchmarks.md
+
+And contrib/bench-core, besides svg and table:
+
+    victim      the process that is dumped
+    cores       the ways to dump it; one trial
+    corepage    tables, goals, pictures, Documentation/benchmarks-core.md
 """
