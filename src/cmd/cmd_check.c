@@ -7,16 +7,19 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "cmd/dump_parse.h"
 #include "flow/check.h"
 
 enum {
 	OPT_PID = OPT_FIRST,
 	OPT_QMP,
+	OPT_AS,
 };
 
 static const struct option long_options[] = {
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "as", required_argument, NULL, OPT_AS },
 	COMMON_LONG_OPTIONS,
 	{},
 };
@@ -66,6 +69,50 @@ static void print_vm(const struct check_report *report)
 		printf("  obstacle   %s\n", report->obstacles.items[i]);
 }
 
+static void print_process(const struct check_report *report)
+{
+	char capture[32], copy[32];
+
+	printf("\ntarget\n  program    %s\n  threads    %u\n  mappings   %zu\n",
+	       report->program ? report->program : "?", report->n_threads,
+	       report->n_mappings);
+	printf("  memory     %s at most to be captured while it runs on,\n"
+	       "             %s to be copied while it stands\n",
+	       format_size(capture, report->capture_bytes),
+	       format_size(copy, report->copy_bytes));
+	for (size_t i = 0; i < report->remarks.n_items; i++)
+		printf("  remark     %s\n", report->remarks.items[i]);
+	for (size_t i = 0; i < report->obstacles.n_items; i++)
+		printf("  obstacle   %s\n", report->obstacles.items[i]);
+}
+
+static json_t *strings_to_json(const struct vm_strings *strings)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < strings->n_items; i++)
+		json_array_append_new(list, json_string(strings->items[i]));
+	return list;
+}
+
+static void add_process(json_t *object, const struct check_report *report)
+{
+	json_object_set_new(object, "kind", json_string("process"));
+	json_object_set_new(object, "program",
+			    report->program ? json_string(report->program)
+					    : json_null());
+	json_object_set_new(object, "n_threads",
+			    json_integer(report->n_threads));
+	json_object_set_new(object, "n_mappings",
+			    json_integer((json_int_t)report->n_mappings));
+	json_object_set_new(object, "capture_bytes",
+			    json_integer((json_int_t)report->capture_bytes));
+	json_object_set_new(object, "copy_bytes",
+			    json_integer((json_int_t)report->copy_bytes));
+	json_object_set_new(object, "remarks",
+			    strings_to_json(&report->remarks));
+}
+
 static void print_as_text(const struct check_report *report, int result)
 {
 	printf("kernel\n");
@@ -83,12 +130,13 @@ static void print_as_text(const struct check_report *report, int result)
 				       : "no",
 		       cap->use);
 	}
-	if (report->is_qemu)
+	if (report->kind == IMAGE_KIND_QEMU)
 		print_vm(report);
+	if (report->kind == IMAGE_KIND_PROCESS)
+		print_process(report);
 	if (!result)
 		printf("\n%s can be dumped\n",
-		       report->is_qemu ? "this target"
-				       : "targets on this host");
+		       report->kind ? "this target" : "targets on this host");
 }
 
 static json_t *blocks_to_json(const struct check_report *report)
@@ -115,7 +163,7 @@ static json_t *blocks_to_json(const struct check_report *report)
 static json_t *report_to_json(const struct check_report *report, int result)
 {
 	json_t *object = json_object(), *kernel = json_object();
-	json_t *caps = json_object(), *obstacles = json_array();
+	json_t *caps = json_object();
 
 	for (size_t i = 0; i < report->n_kernel; i++)
 		json_object_set_new(
@@ -124,15 +172,14 @@ static json_t *report_to_json(const struct check_report *report, int result)
 	for (size_t i = 0; i < CHECK_CAPABILITIES; i++)
 		json_object_set_new(caps, report->capabilities[i].name,
 				    json_boolean(report->capabilities[i].have));
-	for (size_t i = 0; i < report->obstacles.n_items; i++)
-		json_array_append_new(obstacles,
-				      json_string(report->obstacles.items[i]));
-
 	json_object_set_new(object, "ok", json_boolean(!result));
 	json_object_set_new(object, "kernel", kernel);
 	json_object_set_new(object, "capabilities", caps);
-	json_object_set_new(object, "obstacles", obstacles);
-	if (!report->is_qemu)
+	json_object_set_new(object, "obstacles",
+			    strings_to_json(&report->obstacles));
+	if (report->kind == IMAGE_KIND_PROCESS)
+		add_process(object, report);
+	if (report->kind != IMAGE_KIND_QEMU)
 		return object;
 	json_object_set_new(object, "kind", json_string("qemu"));
 	json_object_set_new(object, "qemu_version",
@@ -158,6 +205,7 @@ static int run(int argc, char **argv)
 {
 	struct check_report report;
 	struct common_options common = {};
+	enum dump_kind kind = DUMP_KIND_AUTO;
 	const char *qmp = NULL;
 	pid_t pid = 0;
 	int option, printed = 0, r = 0;
@@ -171,6 +219,9 @@ static int run(int argc, char **argv)
 		case OPT_QMP:
 			qmp = optarg;
 			break;
+		case OPT_AS:
+			r = dump_parse_kind(optarg, &kind);
+			break;
 		default:
 			r = common_option(&common, option, &cmd_check, argv);
 		}
@@ -180,7 +231,7 @@ static int run(int argc, char **argv)
 	if (r)
 		return r;
 
-	r = flow_check(pid, qmp, &report);
+	r = flow_check(pid, kind, qmp, &report);
 	if (common.json)
 		printed = print_json(report_to_json(&report, r));
 	else if (!common.quiet)
@@ -199,10 +250,11 @@ const struct verb cmd_check = {
 		"usage: snapuffd check [--pid N] [options]\n"
 		"\n"
 		"Asks the kernel for what a dump needs and, with --pid, looks at the target:\n"
-		"is it a QEMU, which, where is its monitor, how is its RAM backed, and what\n"
-		"would stop a dump. Changes nothing. Exit code 3: no dump is possible.\n"
+		"is it a QEMU, which, where is its monitor, how is its RAM backed; or how much\n"
+		"memory a process has; and what would stop a dump. Changes nothing. Exit code 3: no dump is possible.\n"
 		"\n"
 		"  --pid N          a process to look at\n"
+		"  --as KIND        qemu or process, instead of telling by the program\n"
 		"  --qmp PATH       its QMP socket, instead of searching for it\n" COMMON_USAGE
 		"\n"
 		"example: snapuffd check --pid $(pidof qemu-system-x86_64)\n",

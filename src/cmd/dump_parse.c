@@ -98,7 +98,7 @@ int dump_parse_kind(const char *text, enum dump_kind *kind)
 	} else if (!strcmp(text, "process")) {
 		*kind = DUMP_KIND_PROCESS;
 	} else {
-		log_error("dump: --as %s: is neither qemu nor process", text);
+		log_error("--as %s: is neither qemu nor process", text);
 		return RESULT_USAGE;
 	}
 	return 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/result.h"
+#include "flow/check_process.h"
 #include "flow/connect.h"
 #include "sys/caps.h"
 #include "target/target.h"
@@ -69,10 +70,19 @@ static int check_vm(struct check_report *report, const struct target *target,
 	return r;
 }
 
-int flow_check(pid_t pid, const char *qmp_path, struct check_report *report)
+static int check_qemu(struct check_report *report, const struct target *target,
+		      const char *qmp_path)
+{
+	_cleanup_qmp_ struct qmp *qmp = NULL;
+	int r = connect_vm(target, qmp_path, &qmp);
+
+	return r ? r : check_vm(report, target, qmp);
+}
+
+int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
+	       struct check_report *report)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
-	_cleanup_qmp_ struct qmp *qmp = NULL;
 	int r;
 
 	*report = (struct check_report){};
@@ -84,11 +94,10 @@ int flow_check(pid_t pid, const char *qmp_path, struct check_report *report)
 	if (r)
 		return r;
 	procfs_read_link(target.proc_fd, "exe", &report->program);
-	r = connect_vm(&target, qmp_path, &qmp);
-	if (r)
-		return r;
-	report->is_qemu = true;
-	r = check_vm(report, &target, qmp);
+	report->kind = dump_choose_kind(pid, kind, qmp_path);
+	r = report->kind == IMAGE_KIND_QEMU
+		    ? check_qemu(report, &target, qmp_path)
+		    : check_process(report, &target);
 	if (r)
 		return r;
 	return report->host_ok && !report->obstacles.n_items
@@ -103,4 +112,5 @@ void check_report_deinit(struct check_report *report)
 	free(report->machine);
 	ram_deinit(&report->ram);
 	vm_strings_deinit(&report->obstacles);
+	vm_strings_deinit(&report->remarks);
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "flow/dump.h"
 #include "flow/ram.h"
 #include "qemu/vm.h"
 #include "sys/probe.h"
@@ -30,13 +31,20 @@ struct check_report {
 	bool host_ok;
 
 	/* With a pid only: */
-	bool is_qemu;
+	enum image_kind kind; /* 0: without */
 	char *program;
+	struct vm_strings obstacles; /* what would stop a dump */
+	/* A process: */
+	unsigned n_threads;
+	size_t n_mappings;
+	uint64_t capture_bytes; /* at most, while it runs on */
+	uint64_t copy_bytes;	/* while it stands */
+	struct vm_strings remarks;
+	/* A QEMU: */
 	char *qemu_version;
 	char *machine;
 	struct vm_status vm;
 	struct ram ram;
-	struct vm_strings obstacles; /* what would stop a dump */
 };
 
 void check_report_deinit(struct check_report *report);
@@ -46,4 +54,5 @@ void check_report_deinit(struct check_report *report);
  * be made, RESULT_UNSUPPORTED when not (the report or an error line says why),
  * or -errno.
  */
-int flow_check(pid_t pid, const char *qmp_path, struct check_report *report);
+int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
+	       struct check_report *report);

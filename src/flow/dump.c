@@ -12,15 +12,16 @@
 #include "sys/procfs.h"
 
 /* A target that is gone, or may not be looked at, is refused later. */
-static enum image_kind choose_kind(const struct dump_options *options)
+enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
+				 const char *qmp_path)
 {
 	_cleanup_close_ int proc_fd = -1;
 
-	if (options->kind == DUMP_KIND_PROCESS)
+	if (kind == DUMP_KIND_PROCESS)
 		return IMAGE_KIND_PROCESS;
-	if (options->kind == DUMP_KIND_QEMU || options->qmp)
+	if (kind == DUMP_KIND_QEMU || qmp_path)
 		return IMAGE_KIND_QEMU;
-	proc_fd = procfs_open(options->pid);
+	proc_fd = procfs_open(pid);
 	return proc_fd < 0 || program_is_qemu(proc_fd) ? IMAGE_KIND_QEMU
 						       : IMAGE_KIND_PROCESS;
 }
@@ -50,7 +51,7 @@ int flow_dump(const struct dump_options *options, enum image_kind *kind,
 {
 	int r;
 
-	*kind = choose_kind(options);
+	*kind = dump_choose_kind(options->pid, options->kind, options->qmp);
 	r = check_format(options, *kind);
 	if (r)
 		return r;

@@ -52,6 +52,10 @@ struct dump_options {
 	void *progress_opaque;
 };
 
+/* What the target is to be taken for. */
+enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
+				 const char *qmp_path);
+
 /*
  * Dumps. Returns 0 when the snapshot is there and whole; else RESULT_* or
  * -errno, after one error line, with nothing left on disk or in the target.

@@ -19,6 +19,7 @@
 #include "sys/rlimit.h"
 #include "sys/sched.h"
 #include "sys/uffd.h"
+#include "target/sharers.h"
 
 #define GRANULE_DEFAULT (256 * KIB)
 
@@ -119,6 +120,43 @@ static int check_tree(const struct attempt *a)
 			r = RESULT_INCONSISTENT;
 		}
 	return r;
+}
+
+static int warn_of_sharer(void *opaque, pid_t pid, const char *name,
+			  const struct proc_map *map)
+{
+	size_t *n_sharers = opaque;
+
+	if ((*n_sharers)++)
+		return 0;
+	log_warning(
+		"pid %d (%s) has %s mapped as well: what it writes there is not held back; --tree covers descendants",
+		pid, name, map->path);
+	return 0;
+}
+
+/* Others may write to what these processes share with them. */
+static int look_for_sharers(const struct attempt *a)
+{
+	_cleanup_free_ const struct proc_map **maps = NULL;
+	_cleanup_free_ pid_t *pids = calloc(a->n_subjects, sizeof(*pids));
+	size_t n = 0, n_all = 0, n_sharers = 0;
+	int r;
+
+	for (size_t i = 0; i < a->n_subjects; i++)
+		n_all += a->subjects[i].layout.maps.n_maps;
+	maps = calloc(n_all + 1, sizeof(*maps));
+	if (!maps || !pids)
+		return -ENOMEM;
+	for (size_t i = 0; i < a->n_subjects; i++) {
+		pids[i] = a->subjects[i].target.pid;
+		n += subject_list_shared(&a->subjects[i], maps + n);
+	}
+	r = sharers_walk(maps, n, pids, a->n_subjects, warn_of_sharer,
+			 &n_sharers);
+	if (n_sharers > 1)
+		log_warning("so have %zu processes more", n_sharers - 1);
+	return r ? log_errno(r, "looking for who shares memory: %m") : 0;
 }
 
 static int make_capture(struct attempt *a)
@@ -291,6 +329,8 @@ static int dump_once(const struct dump_options *options, bool hold,
 
 	*stats = (struct image_stats){};
 	r = open_subjects(&a);
+	if (!r)
+		r = look_for_sharers(&a);
 	if (!r)
 		r = process_images_begin(&a.images, options, a.subjects,
 					 a.n_subjects);

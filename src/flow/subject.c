@@ -66,6 +66,21 @@ uint64_t subject_size(const struct subject *s)
 	return size;
 }
 
+size_t subject_list_shared(const struct subject *s,
+			   const struct proc_map **maps)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->layout.maps.n_maps; i++) {
+		const struct layout_item *item = &s->layout.items[i];
+
+		if (item->how != LAYOUT_NONE && item->map->shared &&
+		    item->map->inode)
+			maps[n++] = item->map;
+	}
+	return n;
+}
+
 static int take_uffd(struct subject *s, uint64_t features, int *uffd)
 {
 	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;

@@ -45,6 +45,11 @@ void subject_close(struct subject *subject);
 /* Bytes that may have to be captured. */
 uint64_t subject_size(const struct subject *subject);
 
+/* Its mappings that others may write to, if they have them, too: fills `maps`,
+ * which has room for all that it has; returns how many. */
+size_t subject_list_shared(const struct subject *subject,
+			   const struct proc_map **maps);
+
 /* Takes a userfaultfd of its memory, for the engine. */
 int subject_infect(struct subject *subject, struct capture *capture,
 		   uint64_t features);

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "target/sharers.h"
 
 /* The mappings of guest RAM that another process could have as well. */
 struct shared_ram {
@@ -46,65 +47,14 @@ static int find_shared_ram(const struct proc_maps *maps,
 	return 0;
 }
 
-static bool has_mapped(const struct proc_maps *maps,
-		       const struct shared_ram *ram)
+static int add_reason(void *opaque, pid_t pid, const char *name,
+		      const struct proc_map *map)
 {
-	size_t i, k;
-
-	for (i = 0; i < maps->n_maps; i++) {
-		const struct proc_map *map = &maps->maps[i];
-
-		if (!map->shared || !map->write)
-			continue;
-		for (k = 0; k < ram->n_maps; k++)
-			if (map->inode == ram->maps[k]->inode &&
-			    map->dev == ram->maps[k]->dev)
-				return true;
-	}
-	return false;
-}
-
-/* Looks into one process; one that is gone or closed to us has nothing. */
-static int check_process(pid_t pid, const struct shared_ram *ram,
-			 struct vm_strings *reasons)
-{
-	struct proc_maps maps = { 0 };
-	struct proc_status status;
-	_cleanup_close_ int proc_fd = -1;
-	int r = 0;
-
-	proc_fd = procfs_open(pid);
-	if (proc_fd < 0 || procfs_read_status(proc_fd, &status) ||
-	    procfs_read_maps(proc_fd, &maps))
-		return 0;
-	if (has_mapped(&maps, ram))
-		r = vm_strings_add(reasons,
-				   "process %d (%s) has guest memory mapped and"
-				   " may write it",
-				   pid, status.name);
-	proc_maps_deinit(&maps);
-	return r;
-}
-
-static int check_all(pid_t target, const struct shared_ram *ram,
-		     struct vm_strings *reasons)
-{
-	_cleanup_closedir_ DIR *dir = opendir("/proc");
-	struct dirent *entry;
-	pid_t pid;
-	int r;
-
-	if (!dir)
-		return -errno;
-	while ((entry = readdir(dir))) {
-		pid = atoi(entry->d_name);
-		if (pid <= 0 || pid == target || pid == getpid())
-			continue;
-		r = check_process(pid, ram, reasons);
-		if (r)
-			return r;
-	}
-	return 0;
+	(void)map;
+	return vm_strings_add(
+		opaque,
+		"process %d (%s) has guest memory mapped and may write it", pid,
+		name);
 }
 
 int sharers_list(pid_t pid, const struct proc_maps *maps,
@@ -114,8 +64,9 @@ int sharers_list(pid_t pid, const struct proc_maps *maps,
 	int r;
 
 	r = find_shared_ram(maps, blocks, &ram);
-	if (!r && ram.n_maps)
-		r = check_all(pid, &ram, reasons);
+	if (!r)
+		r = sharers_walk(ram.maps, ram.n_maps, &pid, 1, add_reason,
+				 reasons);
 	free(ram.maps);
 	return r ? log_errno(r, "pid %d: search for sharers of its memory: %m",
 			     pid)

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "flow/check_process.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/log.h"
+#include "flow/subject.h"
+#include "sys/caps.h"
+#include "target/sharers.h"
+
+static int add_sharer(void *opaque, pid_t pid, const char *name,
+		      const struct proc_map *map)
+{
+	struct check_report *report = opaque;
+
+	return vm_strings_add(
+		&report->remarks,
+		"process %d (%s) has %s mapped as well: what it writes there is not held back",
+		pid, name, map->path);
+}
+
+static int look_for_sharers(struct check_report *report,
+			    const struct subject *s)
+{
+	_cleanup_free_ const struct proc_map **maps =
+		calloc(s->layout.maps.n_maps + 1, sizeof(*maps));
+	size_t n;
+
+	if (!maps)
+		return -ENOMEM;
+	n = subject_list_shared(s, maps);
+	return sharers_walk(maps, n, &s->target.pid, 1, add_sharer, report);
+}
+
+static int look_at_memory(struct check_report *report, const struct subject *s)
+{
+	for (size_t i = 0; i < s->layout.maps.n_maps; i++) {
+		const struct layout_item *item = &s->layout.items[i];
+		const struct smap *smap = smaps_find(s->smaps, s->rules.n_smaps,
+						     item->map->range.start);
+
+		if (item->how == LAYOUT_CAPTURE)
+			report->capture_bytes += item->held;
+		if (item->how == LAYOUT_COPY && smap)
+			report->copy_bytes += smap->anonymous;
+		if (item->how == LAYOUT_CAPTURE && smap &&
+		    smap->flags & SMAP_UFFD)
+			return vm_strings_add(
+				&report->obstacles,
+				"another userfaultfd is registered on the memory at %#" PRIx64,
+				item->map->range.start);
+	}
+	return 0;
+}
+
+int check_process(struct check_report *report, const struct target *target)
+{
+	struct mapped_files files = {};
+	struct subject subject;
+	int r = subject_open(&subject, target->pid, false, &files);
+
+	if (!r) {
+		report->n_threads = subject.target.status.n_threads;
+		report->n_mappings = subject.layout.maps.n_maps;
+		r = look_at_memory(report, &subject);
+	}
+	if (!r)
+		r = look_for_sharers(report, &subject);
+	if (!r && target->status.seccomp && !caps_have(CAP_SYS_ADMIN))
+		r = vm_strings_add(
+			&report->obstacles,
+			"it has a seccomp filter, and CAP_SYS_ADMIN is needed to suspend that");
+	subject_close(&subject);
+	mapped_files_deinit(&files);
+	return r;
+}
