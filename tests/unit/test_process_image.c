@@ -7,11 +7,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "flow/convert.h"
 #include "image/reader.h"
 #include "image/writer.h"
 #include "snapuffd.pb-c.h"
@@ -539,6 +541,127 @@ static void regions_must_not_share_a_place(void **state)
 	assert_int_equal(decode_places(r, 3), -EBADMSG);
 }
 
+/* The whole of a file, to be freed. */
+static char *content_of(const char *dir, const char *name, size_t *len)
+{
+	char path[160], *data;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	assert_int_equal(io_read_file(AT_FDCWD, path, GIB, &data, len), 0);
+	return data;
+}
+
+static void the_core_is_a_sparse_copy(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_free_ char *from = NULL, *to = NULL;
+	size_t from_len, to_len;
+	struct image *image;
+	char path[128];
+	struct sample s;
+	int fd;
+
+	sample_init(&s, f);
+	write_image(f, &s.process);
+	snprintf(path, sizeof(path), "%s/core", f->top);
+	assert_int_equal(image_open(&image, f->dir), 0);
+	assert_int_equal(flow_convert(image, CONVERT_CORE, path), 0);
+	image_close(image);
+	from = content_of(f->dir, IMAGE_CORE, &from_len);
+	to = content_of(f->top, "core", &to_len);
+	assert_int_equal(to_len, from_len);
+	assert_memory_equal(to, from, to_len);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(lseek(fd, 0, SEEK_HOLE), 3 * PAGE_SIZE);
+	close(fd);
+}
+
+/* In a child, for stdout is the test's own. */
+static void the_core_streams_with_its_zeros(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_free_ char *from = NULL, *to = NULL;
+	size_t from_len, to_len;
+	struct image *image;
+	struct sample s;
+	int fds[2], status;
+	pid_t pid;
+
+	sample_init(&s, f);
+	write_image(f, &s.process);
+	from = content_of(f->dir, IMAGE_CORE, &from_len);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	pid = fork();
+	if (!pid) {
+		dup2(fds[1], STDOUT_FILENO);
+		_exit(image_open(&image, f->dir) ||
+		      flow_convert(image, CONVERT_CORE, "-"));
+	}
+	close(fds[1]);
+	assert_int_equal(io_read_all(fds[0], GIB, &to, &to_len), 0);
+	close(fds[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(to_len, from_len);
+	assert_memory_equal(to, from, to_len);
+}
+
+/* A page, the header, the tail: no core is made of a damaged one. */
+static void a_damaged_core_is_not_converted(void **state)
+{
+	static const off_t places[] = { 5 * PAGE_SIZE + 1, 9,
+					10 * PAGE_SIZE + 9 };
+	struct fixture *f = *state;
+	char path[128], out[128];
+	struct sample s;
+
+	sample_init(&s, f);
+	write_image(f, &s.process);
+	snprintf(path, sizeof(path), "%s/" IMAGE_CORE, f->dir);
+	snprintf(out, sizeof(out), "%s/core", f->top);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		struct image *image;
+
+		flip(path, places[i]);
+		assert_int_equal(image_open(&image, f->dir), 0);
+		assert_int_equal(flow_convert(image, CONVERT_CORE, out),
+				 RESULT_FAILED);
+		assert_int_equal(access(out, F_OK), -1);
+		image_close(image);
+		flip(path, places[i]);
+	}
+}
+
+static void raw_files_are_named_by_address(void **state)
+{
+	static const struct {
+		const char *name;
+		size_t page, n;
+	} files[] = { { "400000-401000.raw", 1, 1 },
+		      { "404000-409000.raw", 0, 5 },
+		      { "409000-40c000.raw", 5, 3 } };
+	struct fixture *f = *state;
+	struct image *image;
+	char path[128];
+	struct sample s;
+
+	sample_init(&s, f);
+	write_image(f, &s.process);
+	snprintf(path, sizeof(path), "%s/raw", f->top);
+	assert_int_equal(image_open(&image, f->dir), 0);
+	assert_int_equal(flow_convert(image, CONVERT_RAW, path), 0);
+	image_close(image);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		size_t len;
+		_cleanup_free_ char *data =
+			content_of(path, files[i].name, &len);
+
+		assert_int_equal(len, files[i].n * PAGE_SIZE);
+		assert_memory_equal(data, f->memory + files[i].page * PAGE_SIZE,
+				    len);
+	}
+}
+
 struct putter {
 	struct image_writer *writer;
 	const uint8_t *page;
@@ -622,6 +745,10 @@ int main(void)
 		TEST(hostile_records_are_refused),
 		TEST(a_string_with_nul_is_refused),
 		TEST(regions_must_not_share_a_place),
+		TEST(the_core_is_a_sparse_copy),
+		TEST(the_core_streams_with_its_zeros),
+		TEST(a_damaged_core_is_not_converted),
+		TEST(raw_files_are_named_by_address),
 		TEST(regions_may_be_many_and_come_late),
 		TEST(the_writer_lists_its_regions),
 	};
