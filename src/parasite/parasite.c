@@ -28,8 +28,33 @@
 
 struct parasite {
 	struct remote remote;
-	int pidfd;
+	int pidfd;	  /* descriptors are picked up by this one */
+	int thread_pidfd; /* of a thread that stands in, or -1 */
 };
+
+static int fail_to_pick_up(const struct remote *r, int err)
+{
+	if (err != -EINVAL)
+		return log_errno(err, "pid %d: pidfd_open of thread %d: %m",
+				 r->pid, r->tid);
+	log_error("pid %d: its main thread has exited; a kernel with "
+		  "PIDFD_THREAD (6.9) is needed",
+		  r->pid);
+	return RESULT_UNSUPPORTED;
+}
+
+/* A main thread that has exited holds no descriptors any more. */
+static int open_pidfd(struct parasite *p, int pidfd)
+{
+	p->pidfd = pidfd;
+	if (p->remote.tid == p->remote.pid)
+		return 0;
+	p->thread_pidfd = pidfd_from_tid(p->remote.tid);
+	if (p->thread_pidfd < 0)
+		return fail_to_pick_up(&p->remote, p->thread_pidfd);
+	p->pidfd = p->thread_pidfd;
+	return 0;
+}
 
 int parasite_infect(struct parasite **out, pid_t pid, int proc_fd, int pidfd)
 {
@@ -38,10 +63,16 @@ int parasite_infect(struct parasite **out, pid_t pid, int proc_fd, int pidfd)
 
 	if (!p)
 		return log_errno(-ENOMEM, "parasite: %m");
-	p->pidfd = pidfd;
+	p->thread_pidfd = -1;
 	err = remote_hold(&p->remote, pid, proc_fd, pidfd);
 	if (err)
 		return err;
+	err = open_pidfd(p, pidfd);
+	if (err) {
+		int left = remote_release(&p->remote);
+
+		return left == -ETIMEDOUT ? left : err;
+	}
 	*out = steal_ptr(p);
 	return 0;
 }
@@ -53,6 +84,7 @@ int parasite_cure(struct parasite *p)
 	if (!p)
 		return 0;
 	err = remote_release(&p->remote);
+	close_fd(&p->thread_pidfd);
 	free(p);
 	return err;
 }

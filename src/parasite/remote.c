@@ -53,11 +53,11 @@ static int run_to_syscall(struct remote *r, enum ptrace_syscall_stop want)
 	do {
 		int sig = stop.kind == PTRACE_STOP_SIGNAL ? stop.sig : 0;
 
-		err = ptrace_cont_to_syscall(r->pid, sig);
+		err = ptrace_cont_to_syscall(r->tid, sig);
 		if (err)
 			return err;
 		r->state = REMOTE_RUNNING;
-		err = ptrace_wait(r->pid, deadline, &stop);
+		err = ptrace_wait(r->tid, deadline, &stop);
 		if (err)
 			return err;
 		if (stop.kind == PTRACE_STOP_GONE)
@@ -65,7 +65,7 @@ static int run_to_syscall(struct remote *r, enum ptrace_syscall_stop want)
 	} while (stop.kind != PTRACE_STOP_SYSCALL);
 
 	r->state = REMOTE_EXIT;
-	err = ptrace_get_syscall_stop(r->pid, &at);
+	err = ptrace_get_syscall_stop(r->tid, &at);
 	if (err)
 		return err;
 	return at == want ? 0 : -EPROTO;
@@ -85,20 +85,20 @@ static int run_call(struct remote *r, uint64_t remote_sp, uint64_t store_to,
 		      disguise ? harmless_args : args);
 	if (store_to)
 		arch_set_store(&regs, gadgets, store_to);
-	err = ptrace_set_regs(r->pid, &regs);
+	err = ptrace_set_regs(r->tid, &regs);
 	if (!err)
 		err = run_to_syscall(r, PTRACE_SYSCALL_ENTRY);
 	if (!err && disguise) {
-		err = ptrace_get_regs(r->pid, &regs);
+		err = ptrace_get_regs(r->tid, &regs);
 		if (!err) {
 			arch_replace_call(&regs, nr, args);
-			err = ptrace_set_regs(r->pid, &regs);
+			err = ptrace_set_regs(r->tid, &regs);
 		}
 	}
 	if (!err)
 		err = run_to_syscall(r, PTRACE_SYSCALL_EXIT);
 	if (!err)
-		err = ptrace_get_regs(r->pid, &regs);
+		err = ptrace_get_regs(r->tid, &regs);
 	if (!err)
 		*result = (long)regs.rax;
 	return err;
@@ -152,7 +152,7 @@ int remote_receive_fd(struct remote *r, int sock, int *fd)
 		(void *)(uintptr_t)(remote_args + sizeof(struct msghdr) +
 				    sizeof(struct iovec));
 	args.iov.iov_len = 1;
-	err = vm_write(r->pid, remote_args, &args, sizeof(args));
+	err = vm_write(r->tid, remote_args, &args, sizeof(args));
 	if (err)
 		return err;
 
@@ -164,7 +164,7 @@ int remote_receive_fd(struct remote *r, int sock, int *fd)
 		return err;
 	if (result < 0)
 		return (int)result;
-	err = vm_read(r->pid, remote_fd, fd, sizeof(*fd));
+	err = vm_read(r->tid, remote_fd, fd, sizeof(*fd));
 	if (err)
 		return err;
 	return *fd < 0 ? -EMFILE : wayback_push_fd(&r->wayback, *fd);
@@ -194,17 +194,17 @@ static int move_to_event(struct remote *r)
 
 	if (r->state == REMOTE_EVENT)
 		return 0;
-	err = ptrace_interrupt(r->pid);
+	err = ptrace_interrupt(r->tid);
 	if (err)
 		return err;
 	do {
 		int sig = stop.kind == PTRACE_STOP_SIGNAL ? stop.sig : 0;
 
-		err = ptrace_cont(r->pid, sig);
+		err = ptrace_cont(r->tid, sig);
 		if (err)
 			return err;
 		r->state = REMOTE_RUNNING;
-		err = ptrace_wait(r->pid, deadline, &stop);
+		err = ptrace_wait(r->tid, deadline, &stop);
 		if (err)
 			return err;
 		if (stop.kind == PTRACE_STOP_GONE)
@@ -229,7 +229,7 @@ static int settle_mask(struct remote *r)
 
 	if (r->blocked == r->sigmask)
 		return 0;
-	err = procsig_read(r->proc_fd, r->pid, &sig);
+	err = procsig_read(r->proc_fd, r->tid, &sig);
 	if (!err && !(sig.pending & ~r->blocked))
 		arch_rewind_syscall(&r->regs);
 	return err;
@@ -247,13 +247,13 @@ static int restore(struct remote *r)
 		err = settle_mask(r);
 	/* The mask first: up to here, the way back would restore both. */
 	if (!err)
-		err = ptrace_set_sigmask(r->pid, r->sigmask);
+		err = ptrace_set_sigmask(r->tid, r->sigmask);
 	if (!err)
-		err = ptrace_set_regs(r->pid, &r->regs);
+		err = ptrace_set_regs(r->tid, &r->regs);
 	if (!err)
 		wayback_erase(&r->wayback);
 	if (!err)
-		err = ptrace_detach(r->pid, 0);
+		err = ptrace_detach(r->tid, 0);
 	if (!err)
 		r->state = REMOTE_FREE;
 	return err;
@@ -269,9 +269,9 @@ int remote_let_go(struct remote *r)
 	if (r->state == REMOTE_FREE)
 		return 0;
 	if (r->state == REMOTE_RUNNING) {
-		err = ptrace_interrupt(r->pid);
+		err = ptrace_interrupt(r->tid);
 		if (!err)
-			err = ptrace_wait(r->pid, deadline_in(STOP_TIMEOUT_NS),
+			err = ptrace_wait(r->tid, deadline_in(STOP_TIMEOUT_NS),
 					  &stop);
 		if (err == -ETIMEDOUT)
 			return log_errno(err,
@@ -284,7 +284,7 @@ int remote_let_go(struct remote *r)
 	}
 	r->state = REMOTE_FREE;
 	sig = stop.kind == PTRACE_STOP_SIGNAL ? stop.sig : 0;
-	return ptrace_detach(r->pid, sig);
+	return ptrace_detach(r->tid, sig);
 }
 
 int remote_release(struct remote *r)

@@ -29,6 +29,7 @@ enum remote_state {
 
 struct remote {
 	pid_t pid;
+	pid_t tid; /* the thread; `pid` unless the main thread has exited */
 	int proc_fd;
 	enum remote_state state;
 	struct user_regs_struct regs; /* as the thread was found */
@@ -39,10 +40,10 @@ struct remote {
 };
 
 /*
- * Stops the main thread of `pid`, which `proc_fd` (borrowed until the release)
- * and `pidfd` (borrowed for the call) name as well, blocks its signals and
- * prepares its way back. 0 and a thread in EVENT, or the error of
- * parasite_infect().
+ * Stops the main thread of `pid`, or another where that has exited, which
+ * `proc_fd` (borrowed until the release) and `pidfd` (borrowed for the call)
+ * name as well, blocks its signals and prepares its way back. 0 and a thread in
+ * EVENT, or the error of parasite_infect().
  */
 int remote_hold(struct remote *r, pid_t pid, int proc_fd, int pidfd);
 

@@ -11,14 +11,19 @@
 #include "base/util.h"
 #include "sys/vmio.h"
 
-#define XSTATE_ALIGN 64
+/* Random. */
+#define MAGIC_0 0x8c5fd1a36be0927d
+#define MAGIC_1 0x49b72e80d61f35ca
 
 struct image {
+	struct wayback_mark mark;
 	uint8_t scratch[WAYBACK_SCRATCH];
 	struct wayback_link links[WAYBACK_FDS];
 	struct arch_sigframe home;
-	_Alignas(XSTATE_ALIGN) uint8_t xstate[ARCH_XSTATE_MAX];
+	_Alignas(WAYBACK_ALIGN) uint8_t xstate[ARCH_XSTATE_MAX];
 };
+
+_Static_assert(sizeof(struct image) <= WAYBACK_LEN_MAX, "fits");
 
 static uint64_t remote_link(const struct wayback *w, size_t i)
 {
@@ -91,45 +96,75 @@ static int fill_image(struct wayback *w, struct image *image, size_t n_xstate,
 	return 0;
 }
 
-int wayback_init(struct wayback *w, pid_t pid, struct range stack,
+/* Behind the state there is a mark of 4 bytes. */
+static size_t image_len(size_t n_xstate)
+{
+	return ROUND_UP(offsetof(struct image, xstate) + n_xstate + 4,
+			WAYBACK_ALIGN);
+}
+
+int wayback_measure(pid_t tid, size_t *len)
+{
+	uint8_t xstate[ARCH_XSTATE_MAX];
+	size_t n_xstate = sizeof(xstate);
+	int r = ptrace_get_xstate(tid, xstate, &n_xstate);
+
+	if (r)
+		return r;
+	*len = image_len(n_xstate);
+	return *len > sizeof(struct image) ? -EOVERFLOW : 0;
+}
+
+/* What is there before, and then the chain. */
+static int exchange(struct wayback *w, const struct image *image)
+{
+	int r;
+
+	w->saved = malloc(w->len);
+	if (!w->saved)
+		return -ENOMEM;
+	r = vm_read(w->tid, w->remote_addr, w->saved, w->len);
+	if (!r)
+		r = vm_write(w->tid, w->remote_addr, image, w->len);
+	return r;
+}
+
+int wayback_init(struct wayback *w, pid_t tid, uint64_t remote_addr, size_t len,
 		 const struct arch_gadgets *gadgets,
 		 const struct user_regs_struct *regs, uint64_t sigmask)
 {
 	_cleanup_free_ struct image *image = NULL;
 	size_t n_xstate = ARCH_XSTATE_MAX;
-	uint64_t top = ROUND_DOWN(regs->rsp - ARCH_RED_ZONE, XSTATE_ALIGN);
 	int r;
 
-	*w = (struct wayback){ .pid = pid, .gadgets = *gadgets };
-	image = aligned_alloc(XSTATE_ALIGN, sizeof(*image));
+	*w = (struct wayback){ .tid = tid,
+			       .gadgets = *gadgets,
+			       .remote_addr = remote_addr,
+			       .len = len };
+	image = aligned_alloc(WAYBACK_ALIGN, sizeof(*image));
 	if (!image)
 		return -ENOMEM;
 	memset(image, 0, sizeof(*image));
-	r = ptrace_get_xstate(pid, image->xstate, &n_xstate);
-	if (r)
-		return r;
-
-	/* Behind the state there is a mark of 4 bytes. */
-	w->len = ROUND_UP(offsetof(struct image, xstate) + n_xstate + 4,
-			  XSTATE_ALIGN);
-	if (w->len > sizeof(*image))
-		return -EOVERFLOW;
-	if (top < stack.start || top > stack.end || top - stack.start < w->len)
-		return -ENOSPC;
-	w->remote_addr = top - w->len;
-
-	r = fill_image(w, image, n_xstate, regs, sigmask);
-	if (r)
-		return r;
-	w->saved = malloc(w->len);
-	if (!w->saved)
-		return -ENOMEM;
-	r = vm_read(pid, w->remote_addr, w->saved, w->len);
+	image->mark = (struct wayback_mark){ { MAGIC_0, MAGIC_1 },
+					     (uint32_t)tid,
+					     (uint32_t)len };
+	r = ptrace_get_xstate(tid, image->xstate, &n_xstate);
+	if (!r && image_len(n_xstate) != len)
+		r = -EAGAIN;
 	if (!r)
-		r = vm_write(pid, w->remote_addr, image, w->len);
+		r = fill_image(w, image, n_xstate, regs, sigmask);
+	if (!r)
+		r = exchange(w, image);
 	if (r)
 		wayback_deinit(w);
 	return r;
+}
+
+bool wayback_is_mark(const struct wayback_mark *mark)
+{
+	return mark->magic[0] == MAGIC_0 && mark->magic[1] == MAGIC_1 &&
+	       mark->len > offsetof(struct image, xstate) &&
+	       mark->len <= sizeof(struct image);
 }
 
 void wayback_deinit(struct wayback *w)
@@ -140,7 +175,7 @@ void wayback_deinit(struct wayback *w)
 
 int wayback_erase(const struct wayback *w)
 {
-	return vm_write(w->pid, w->remote_addr, w->saved, w->len);
+	return vm_write(w->tid, w->remote_addr, w->saved, w->len);
 }
 
 int wayback_push_fd(struct wayback *w, int fd)
@@ -149,7 +184,7 @@ int wayback_push_fd(struct wayback *w, int fd)
 
 	if (w->n_fds == WAYBACK_FDS)
 		return -EMFILE;
-	r = vm_write(w->pid, wayback_next_fd(w), &fd, sizeof(fd));
+	r = vm_write(w->tid, wayback_next_fd(w), &fd, sizeof(fd));
 	if (!r)
 		w->fds[w->n_fds++] = fd;
 	return r;
@@ -162,5 +197,5 @@ int wayback_pop_fd(struct wayback *w)
 	assert(w->n_fds);
 	w->n_fds--;
 	/* The number may soon be another file's. */
-	return vm_write(w->pid, wayback_next_fd(w), &none, sizeof(none));
+	return vm_write(w->tid, wayback_next_fd(w), &none, sizeof(none));
 }

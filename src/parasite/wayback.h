@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * The way back: a chain of signal frames below the red zone of a held thread,
- * which ends in the state in which the thread was found. Whenever the tracer
+ * The way back: a chain of signal frames in memory that a held thread does not
+ * use (place.h), which ends in the state in which the thread was found. It may
+ * lie on another stack than the thread's own. Whenever the tracer
  * dies, the kernel lets the thread run with the registers it then has; they
  * always are those of
  *
@@ -12,19 +13,22 @@
  * where every frame is loaded by rt_sigreturn(2), closes one descriptor that
  * was opened in the target, and returns into the next.
  *
- *	rsp - 128	red zone
+ *	+ len		(the red zone, where the thread is on its own stack)
  *			XSAVE area, shared by all frames
  *			home		the original state
  *			links[0..2]	close(2), the oldest first
  *			scratch		for arguments of calls
- *	remote_addr
+ *	remote_addr	mark		whose it is
  *
  * Descriptors are closed in the opposite order of opening. What the chain
- * covers is put back on departure; by the ABI nothing lives there.
+ * covers is put back on departure. Of a killed tracer it stays, all used up,
+ * where nothing lives; the mark tells the next tracer whose it is.
  *
  * Not thread-safe, logs nothing.
  */
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -33,6 +37,16 @@
 
 #define WAYBACK_FDS	3
 #define WAYBACK_SCRATCH 256
+#define WAYBACK_ALIGN	64 /* of remote_addr and of the length */
+
+/* No way back is longer. */
+#define WAYBACK_LEN_MAX (ARCH_XSTATE_MAX + 2048)
+
+struct wayback_mark {
+	uint64_t magic[2];
+	uint32_t tid;
+	uint32_t len;
+};
 
 struct wayback_link {
 	/* Right-justified: the store gadget's address and what it pops; `ret`
@@ -42,7 +56,7 @@ struct wayback_link {
 };
 
 struct wayback {
-	pid_t pid;
+	pid_t tid;
 	struct arch_gadgets gadgets;
 	uint64_t remote_addr;
 	size_t len;
@@ -51,14 +65,20 @@ struct wayback {
 	int fds[WAYBACK_FDS];
 };
 
+/* How many bytes the way back of a stopped thread takes. 0 or -errno. */
+int wayback_measure(pid_t tid, size_t *len);
+
 /*
  * Writes the chain for a stopped thread that was found with `regs` and
- * `sigmask`; `stack` is the mapping that it must fit in. -ENOSPC when it does
- * not, or -errno. Nothing uses the chain before registers are set to it.
+ * `sigmask` to `len` free bytes, as measured, at `remote_addr`. 0 or -errno.
+ * Nothing uses the chain before registers are set to it.
  */
-int wayback_init(struct wayback *w, pid_t pid, struct range stack,
+int wayback_init(struct wayback *w, pid_t tid, uint64_t remote_addr, size_t len,
 		 const struct arch_gadgets *gadgets,
 		 const struct user_regs_struct *regs, uint64_t sigmask);
+
+/* Whether this is the mark of one, with a length that is possible. */
+bool wayback_is_mark(const struct wayback_mark *mark);
 
 /* Frees; the target's memory stays as it is. */
 void wayback_deinit(struct wayback *w);

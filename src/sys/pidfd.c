@@ -2,6 +2,7 @@
 #include "sys/pidfd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,14 @@
 int pidfd_from_pid(pid_t pid)
 {
 	long fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+int pidfd_from_tid(pid_t tid)
+{
+	/* PIDFD_THREAD, linux/pidfd.h */
+	long fd = syscall(SYS_pidfd_open, tid, O_EXCL);
 
 	return fd < 0 ? -errno : (int)fd;
 }

@@ -15,6 +15,10 @@
 /* A close-on-exec descriptor of the process, -ESRCH, or -errno. */
 int pidfd_from_pid(pid_t pid);
 
+/* The same for a thread that is not its process's main thread (since 6.9);
+ * -EINVAL when the kernel knows no such descriptors. */
+int pidfd_from_tid(pid_t tid);
+
 /*
  * A close-on-exec duplicate of descriptor `remote_fd` of the process, which
  * needs the right to trace it (since 5.6); -EBADF when it has no such

@@ -70,6 +70,7 @@ int procfs_read_status(int proc_fd, struct proc_status *status)
 
 	*status = (struct proc_status){
 		.tgid = (pid_t)field_long(text, "Tgid", 0),
+		.ppid = (pid_t)field_long(text, "PPid", 0),
 		.tracer_pid = (pid_t)field_long(text, "TracerPid", 0),
 		.seccomp = (int)field_long(text, "Seccomp", 0),
 		.no_new_privs = field_long(text, "NoNewPrivs", 0),

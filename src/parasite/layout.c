@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "parasite/layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "parasite/place.h"
+
+#define refuse(...) (log_error(__VA_ARGS__), RESULT_UNSUPPORTED)
+
+/* A directory like /proc/PID, of one thread: where the main thread has exited,
+ * that of the process shows no memory. */
+static int open_thread(int proc_fd, pid_t tid)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "task/%d", tid);
+	fd = openat(proc_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	return fd;
+}
+
+static int read_status(int proc_fd, pid_t tid, struct proc_status *status)
+{
+	_cleanup_close_ int fd = open_thread(proc_fd, tid);
+
+	return fd < 0 ? fd : procfs_read_status(fd, status);
+}
+
+static bool has_exited(const struct proc_status *status)
+{
+	return status->state == 'Z' || status->state == 'X';
+}
+
+bool layout_has_thread(int proc_fd, pid_t tid)
+{
+	struct proc_status status;
+
+	return !read_status(proc_fd, tid, &status) && !has_exited(&status);
+}
+
+static int refuse_traced(pid_t pid, pid_t tracer)
+{
+	_cleanup_close_ int proc_fd = procfs_open(tracer);
+	struct proc_status status;
+
+	if (proc_fd < 0 || procfs_read_status(proc_fd, &status))
+		status.name[0] = '\0';
+	return refuse("pid %d: is traced by pid %d (%s)", pid, tracer,
+		      status.name);
+}
+
+static int check_status(pid_t pid, const struct proc_status *status)
+{
+	if (status->tracer_pid)
+		return refuse_traced(pid, status->tracer_pid);
+	if (status->kernel_thread)
+		return refuse("pid %d: is a kernel thread", pid);
+	if (has_exited(status))
+		return refuse("pid %d: has exited", pid);
+	if (status->state == 'T' || status->state == 't')
+		return refuse("pid %d: is stopped; SIGCONT would change that",
+			      pid);
+	return 0;
+}
+
+/* One that waits is stopped at once, one in uninterruptible sleep (D) may
+ * never be. */
+static unsigned rank(const struct proc_status *status)
+{
+	return status->state == 'S' ? 3 : status->state == 'R' ? 2 : 1;
+}
+
+/* Another one for a main thread that has exited. */
+static int choose_thread(struct layout *layout, int proc_fd)
+{
+	_cleanup_free_ pid_t *tids = NULL;
+	unsigned best = 0;
+	size_t n_tids;
+	int err;
+
+	err = procfs_read_threads(proc_fd, &tids, &n_tids);
+	for (size_t i = 0; i < n_tids && !err; i++) {
+		struct proc_status status;
+
+		if (read_status(proc_fd, tids[i], &status) ||
+		    has_exited(&status) || rank(&status) <= best)
+			continue;
+		best = rank(&status);
+		layout->tid = tids[i];
+		layout->status = status;
+	}
+	if (err)
+		return err == -ESRCH ? err
+				     : log_errno(err, "pid %d: threads: %m",
+						 layout->pid);
+	return best ? 0 : refuse("pid %d: has exited", layout->pid);
+}
+
+static int choose(struct layout *layout, int proc_fd)
+{
+	int err;
+
+	layout->tid = layout->pid;
+	err = read_status(proc_fd, layout->tid, &layout->status);
+	if (err)
+		return err == -ESRCH ? err
+				     : log_errno(err, "pid %d: status: %m",
+						 layout->pid);
+	if (has_exited(&layout->status))
+		err = choose_thread(layout, proc_fd);
+	return err ? err : check_status(layout->pid, &layout->status);
+}
+
+static int read_maps(const struct layout *layout, int proc_fd,
+		     struct proc_maps *maps)
+{
+	_cleanup_close_ int fd = open_thread(proc_fd, layout->tid);
+
+	return fd < 0 ? fd : procfs_read_maps(fd, maps);
+}
+
+static int find_stack(const struct proc_maps *maps, struct range *stack)
+{
+	for (size_t i = 0; i < maps->n_maps; i++) {
+		if (strcmp(maps->maps[i].path, "[stack]"))
+			continue;
+		*stack = maps->maps[i].range;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+int layout_read_stack(const struct layout *layout, int proc_fd,
+		      struct range *stack)
+{
+	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
+	int err = read_maps(layout, proc_fd, &maps);
+
+	return err ? err : find_stack(&maps, stack);
+}
+
+static int find_memory(struct layout *layout, int proc_fd)
+{
+	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
+	pid_t pid = layout->pid;
+	int err;
+
+	err = read_maps(layout, proc_fd, &maps);
+	if (err)
+		return err == -ESRCH ? err
+				     : log_errno(err, "pid %d: maps: %m", pid);
+	if (find_stack(&maps, &layout->stack))
+		return refuse("pid %d: has no stack mapping", pid);
+	err = arch_find_gadgets(layout->tid, &maps, &layout->gadgets);
+	if (err == -ENOENT)
+		return refuse("pid %d: maps no code that calls rt_sigreturn, "
+			      "its way back",
+			      pid);
+	if (err)
+		return log_errno(err, "pid %d: reading its code: %m", pid);
+	if (!layout->gadgets.store)
+		log_debug("pid %d: maps no code to store a result with", pid);
+	return 0;
+}
+
+/* A thread whose tracer was killed may still be on its way home: only while it
+ * is held itself can that be told. */
+static int follow_owner(struct layout *layout, int proc_fd)
+{
+	pid_t owner = place_read_owner(layout->tid, layout->stack);
+
+	if (!owner || owner == layout->tid || layout->tid == layout->pid ||
+	    !layout_has_thread(proc_fd, owner))
+		return 0;
+	layout->tid = owner;
+	if (read_status(proc_fd, owner, &layout->status))
+		return -ESRCH;
+	return check_status(layout->pid, &layout->status);
+}
+
+int layout_find(struct layout *layout, pid_t pid, int proc_fd)
+{
+	int err;
+
+	*layout = (struct layout){ .pid = pid };
+	err = choose(layout, proc_fd);
+	if (!err)
+		err = find_memory(layout, proc_fd);
+	return err ? err : follow_owner(layout, proc_fd);
+}
+
+int layout_check_held(const struct layout *layout, int proc_fd)
+{
+	_cleanup_free_ pid_t *tids = NULL;
+	struct proc_status status;
+	size_t n_tids;
+	int err;
+
+	err = read_status(proc_fd, layout->tid, &status);
+	if (err)
+		return err;
+	if (status.tracer_pid != gettid())
+		return -ESRCH;
+	if (layout->tid == layout->pid)
+		return 0;
+	/* Both of two tracers have seized before they look. */
+	err = procfs_read_threads(proc_fd, &tids, &n_tids);
+	if (err)
+		return err;
+	for (size_t i = 0; i < n_tids; i++) {
+		if (tids[i] == layout->tid ||
+		    read_status(proc_fd, tids[i], &status))
+			continue;
+		if (status.tracer_pid)
+			return refuse_traced(layout->pid, status.tracer_pid);
+	}
+	return 0;
+}
