@@ -66,27 +66,57 @@ static const struct store_form store_forms[] = {
 	  3 },
 };
 
+struct code {
+	uint8_t bytes[12];
+	size_t len;
+};
+
+static const struct code syscall_ret_forms[] = {
+	{ { 0x0f, 0x05, 0xc3 }, 3 },
+	/* repz ret */
+	{ { 0x0f, 0x05, 0xf3, 0xc3 }, 4 },
+};
+
+/* The C libraries have the first two, Go the first. The others are of programs
+ * that call the kernel themselves. */
+static const struct code sigreturn_forms[] = {
+	/* mov $15,%rax */
+	{ { 0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05 }, 9 },
+	/* mov $15,%eax */
+	{ { 0xb8, 15, 0, 0, 0, 0x0f, 0x05 }, 7 },
+	/* movabs $15,%rax */
+	{ { 0x48, 0xb8, 15, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0x05 }, 12 },
+	/* xor %eax,%eax; mov $15,%al */
+	{ { 0x31, 0xc0, 0xb0, 15, 0x0f, 0x05 }, 6 },
+	/* push $15; pop %rax: over the return address, which is used up */
+	{ { 0x6a, 15, 0x58, 0x0f, 0x05 }, 5 },
+};
+
+/* The address of the first form that is there, or 0. */
+static uint64_t scan_forms(const uint8_t *code, size_t len, uint64_t addr,
+			   const struct code *forms, size_t n_forms)
+{
+	for (size_t i = 0; i < n_forms; i++) {
+		const uint8_t *at =
+			memmem(code, len, forms[i].bytes, forms[i].len);
+
+		if (at)
+			return addr + (uint64_t)(at - code);
+	}
+	return 0;
+}
+
 static void scan_chunk(const uint8_t *code, size_t len, uint64_t addr,
 		       struct arch_gadgets *g)
 {
-	static const uint8_t syscall_ret[] = { 0x0f, 0x05, 0xc3 };
-	static const uint8_t mov_rax[] = { 0x48, 0xc7, 0xc0, 15,  0,
-					   0,	 0,    0x0f, 0x05 };
-	static const uint8_t mov_eax[] = { 0xb8, 15, 0, 0, 0, 0x0f, 0x05 };
 	const uint8_t *at;
 
-	if (!g->syscall_ret) {
-		at = memmem(code, len, syscall_ret, sizeof(syscall_ret));
-		if (at)
-			g->syscall_ret = addr + (uint64_t)(at - code);
-	}
-	if (!g->sigreturn) {
-		at = memmem(code, len, mov_rax, sizeof(mov_rax));
-		if (!at)
-			at = memmem(code, len, mov_eax, sizeof(mov_eax));
-		if (at)
-			g->sigreturn = addr + (uint64_t)(at - code);
-	}
+	if (!g->syscall_ret)
+		g->syscall_ret = scan_forms(code, len, addr, syscall_ret_forms,
+					    ARRAY_SIZE(syscall_ret_forms));
+	if (!g->sigreturn)
+		g->sigreturn = scan_forms(code, len, addr, sigreturn_forms,
+					  ARRAY_SIZE(sigreturn_forms));
 	for (size_t i = 0; i < ARRAY_SIZE(store_forms) && !g->store; i++) {
 		const struct store_form *form = &store_forms[i];
 
@@ -208,6 +238,24 @@ bool arch_rewind_syscall(struct user_regs_struct *regs)
 	default:
 		return false;
 	}
+}
+
+void arch_name_restarted(pid_t tid, struct user_regs_struct *regs)
+{
+	static const uint32_t restarting[] = { SYS_poll, SYS_nanosleep,
+					       SYS_clock_nanosleep, SYS_futex };
+	uint8_t code[5 + ARCH_SYSCALL_LEN];
+	uint32_t nr;
+
+	/* mov $nr,%eax; syscall */
+	if (regs->orig_rax != SYS_restart_syscall ||
+	    vm_read(tid, regs->rip - sizeof(code), code, sizeof(code)) ||
+	    code[0] != 0xb8 || code[5] != 0x0f || code[6] != 0x05)
+		return;
+	memcpy(&nr, code + 1, sizeof(nr));
+	for (size_t i = 0; i < ARRAY_SIZE(restarting); i++)
+		if (nr == restarting[i])
+			regs->orig_rax = nr;
 }
 
 void arch_fill_sigframe(struct arch_sigframe *frame,

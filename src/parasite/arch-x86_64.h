@@ -32,7 +32,8 @@
  * Addresses in the target's mapped files of instruction sequences that were
  * meant for something else:
  *   syscall_ret  syscall; ret
- *   sigreturn    mov $15,%eax; syscall (the C library's signal restorer)
+ *   sigreturn    mov $15,%eax; syscall, or what comes to the same (the C
+ *		  library's, or Go's, signal restorer)
  *   store        mov %eax,(REG); drop `store_slots` stack slots; ret
  * `store` may be 0; REG is at `store_reg` in struct user_regs_struct.
  */
@@ -102,6 +103,13 @@ void arch_replace_call(struct user_regs_struct *regs, long nr,
  * False when there is none.
  */
 bool arch_rewind_syscall(struct user_regs_struct *regs);
+
+/*
+ * A call with a time limit that was interrupted before goes on as
+ * restart_syscall(2), which after rt_sigreturn(2) gives EINTR. Puts in its
+ * place the number of the call that it is, where the code of the thread tells.
+ */
+void arch_name_restarted(pid_t tid, struct user_regs_struct *regs);
 
 /* A frame that loads `regs`, `sigmask` and the XSAVE area at `remote_fpu`; the
  * alternate signal stack stays what it is. */

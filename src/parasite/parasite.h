@@ -4,14 +4,16 @@
 /*
  * What must happen inside the target: a userfaultfd is bound to the address
  * space of the process that makes it, so the target's main thread is held for
- * a millisecond and made to run a few system calls.
+ * a millisecond and made to run a few system calls. Where that thread has
+ * exited and others have not, one of these serves (subject.h).
  *
  * The parasite has no code. The calls run on instructions that the target maps
- * already, what they need lies below the thread's red zone, and their results
- * are fetched with pidfd_getfd(2): no page of text is written and nothing is
- * mapped, so there is nothing to take back but registers, signal mask and a
- * few KiB of dead stack. Seccomp filters are suspended for the thread
- * meanwhile.
+ * already, what they need lies where nothing lives (place.h: below the thread's
+ * red zone, or, of a thread on a stack that is not the kernel's, in the unused
+ * end of the kernel's one), and their results are fetched with pidfd_getfd(2):
+ * no page of text is written and nothing is mapped, so there is nothing to take
+ * back but registers, signal mask and a few KiB of dead stack. Seccomp filters
+ * are suspended for the thread meanwhile.
  *
  * The target outlives its dumper at every instant: whatever registers the
  * thread is given lead home by themselves (wayback.h), so that kill -9 of the
@@ -29,8 +31,9 @@
 struct parasite;
 
 /*
- * Holds the main thread of `pid` and prepares its way back. `proc_fd` (of
- * /proc/PID) and `pidfd` are borrowed until the cure and name the same process.
+ * Holds the main thread of `pid`, or another where that has exited, and
+ * prepares its way back. `proc_fd` (of /proc/PID, or of /proc/TID of one of its
+ * threads) and `pidfd` are borrowed until the cure and name the same process.
  *
  * Returns 0 and a parasite to be cured; RESULT_UNSUPPORTED for a target that
  * must be left alone (traced by another, stopped by a signal, 32-bit, seccomp

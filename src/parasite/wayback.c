@@ -89,6 +89,7 @@ static int fill_image(struct wayback *w, struct image *image, size_t n_xstate,
 
 	if (!arch_mark_xstate(image->xstate, n_xstate))
 		return -EOPNOTSUPP;
+	arch_name_restarted(w->tid, &home);
 	arch_rewind_syscall(&home);
 	arch_fill_sigframe(&image->home, &w->gadgets, &home, sigmask,
 			   w->remote_addr + offsetof(struct image, xstate));

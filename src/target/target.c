@@ -58,6 +58,10 @@ static int check_state(const struct target *target)
 		return refuse(
 			"pid %d: is a thread of process %d; give that process id",
 			pid, status->tgid);
+	if (status->state == 'Z' && status->n_threads > 1)
+		return refuse(
+			"pid %d: its main thread has exited while others run on; such a process cannot be dumped",
+			pid);
 	if (status->state == 'Z' || status->state == 'X')
 		return refuse(
 			"pid %d: is a zombie: it has ended and has no memory",

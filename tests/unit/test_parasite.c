@@ -213,17 +213,6 @@ static void test_refuse_32_bit(void **state)
 	victim_stop(&v);
 }
 
-static void test_refuse_foreign_stack(void **state)
-{
-	struct victim v;
-
-	(void)state;
-	victim_start(&v, &victim_foreign_stack, 0);
-	check_refused(&v);
-	victim_check(&v, "on a foreign stack");
-	victim_stop(&v);
-}
-
 /* Nothing but the exit of its tracer lets go of it. */
 static void test_uninterruptible(void **state)
 {
@@ -383,7 +372,6 @@ int main(void)
 		cmocka_unit_test(test_refuse_stopped),
 		cmocka_unit_test(test_refuse_traced),
 		cmocka_unit_test(test_refuse_32_bit),
-		cmocka_unit_test(test_refuse_foreign_stack),
 		cmocka_unit_test(test_uninterruptible),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test(test_killed_while_held),

@@ -27,7 +27,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -366,32 +365,6 @@ static void step_32_bit(struct victim_report *r)
 const struct victim_kind victim_32_bit = { .name = "32-bit",
 					   .step = step_32_bit };
 
-static void run_on_foreign_stack(void)
-{
-	atomic_store(&self->ready, true);
-	while (!atomic_load(&self->quit)) {
-		poll(NULL, 0, 1);
-		atomic_fetch_add(&self->steps, 1);
-	}
-	_exit(0);
-}
-
-static void step_foreign_stack(struct victim_report *r)
-{
-	static char stack[256 * KIB];
-	ucontext_t context;
-
-	(void)r;
-	getcontext(&context);
-	context.uc_stack.ss_sp = stack;
-	context.uc_stack.ss_size = sizeof(stack);
-	makecontext(&context, run_on_foreign_stack, 0);
-	setcontext(&context);
-}
-
-const struct victim_kind victim_foreign_stack = { .name = "foreign stack",
-						  .step = step_foreign_stack };
-
 static void step_vfork(struct victim_report *r)
 {
 	pid_t child;
@@ -693,6 +666,12 @@ void victim_start(struct victim *v, const struct victim_kind *kind,
 	while (!atomic_load(&v->report->ready) && now_ns() < deadline)
 		usleep(1000);
 	assert_true(atomic_load(&v->report->ready));
+	if (atomic_load(&v->report->tid)) {
+		/* Of a main thread that has exited, /proc/PID shows little. */
+		close_fd(&v->proc_fd);
+		v->proc_fd = procfs_open(atomic_load(&v->report->tid));
+		assert_true(v->proc_fd >= 0);
+	}
 	if (kind != &victim_vfork)
 		victim_check_runs(v, kind->name);
 	v->state = read_state(v);

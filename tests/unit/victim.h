@@ -17,6 +17,7 @@ struct victim_report {
 	atomic_bool quit;
 	atomic_ulong steps;   /* of the main thread */
 	atomic_ulong signals; /* handled */
+	atomic_int tid;	      /* a live thread, once the main thread exits */
 	atomic_int n_failures;
 	char failure[256]; /* the first */
 };
@@ -46,13 +47,22 @@ bool victim_is_forbidden_call(long nr);
 
 /* Places that a thread cannot be held in. */
 extern const struct victim_kind victim_32_bit;
-extern const struct victim_kind victim_foreign_stack;
 extern const struct victim_kind victim_vfork; /* for 3 s a step, not to be
 					       * interrupted */
 
+/* Whose main thread is not on its own stack, for good (victim_stacks.c). */
+extern const struct victim_kind victim_coroutine; /* busy */
+extern const struct victim_kind victim_coroutine_poll;
+extern const struct victim_kind victim_in_handler; /* on another stack */
+extern const struct victim_kind victim_used_stack; /* a coroutine, and no part
+						    * of the own stack is
+						    * unused */
+/* Whose main thread has exited while others live on, and nothing of them. */
+extern const struct victim_kind victim_main_exited;
+
 struct victim {
 	pid_t pid;
-	int proc_fd;
+	int proc_fd; /* /proc/PID, or of its thread report->tid */
 	int pidfd;
 	struct victim_report *report;
 	char *state; /* descriptors, mappings, signals, tracer of all threads */

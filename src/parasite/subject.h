@@ -18,7 +18,7 @@
 #include "parasite/arch-x86_64.h"
 #include "sys/procfs.h"
 
-struct layout {
+struct subject {
 	pid_t pid;
 	pid_t tid;		   /* to be held; `pid` while that lives */
 	struct proc_status status; /* of this thread */
@@ -27,16 +27,16 @@ struct layout {
 };
 
 /* 0, -ESRCH, -errno, or RESULT_UNSUPPORTED for what must be left alone. */
-int layout_find(struct layout *layout, pid_t pid, int proc_fd);
+int subject_find(struct subject *subject, pid_t pid, int proc_fd);
 
 /* The thread was seized: that it is one of this process, and that nobody else
  * holds another one. 0, -ESRCH, -errno, or RESULT_UNSUPPORTED. */
-int layout_check_held(const struct layout *layout, int proc_fd);
+int subject_check_held(const struct subject *subject, int proc_fd);
 
 /* [stack] as it is now, for it grows. -ENOENT when there is none; not logged.
  */
-int layout_read_stack(const struct layout *layout, int proc_fd,
-		      struct range *stack);
+int subject_read_stack(const struct subject *subject, int proc_fd,
+		       struct range *stack);
 
 /* Whether the process has a live thread of this id. */
-bool layout_has_thread(int proc_fd, pid_t tid);
+bool subject_has_thread(int proc_fd, pid_t tid);

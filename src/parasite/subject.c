@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "parasite/layout.h"
+#include "parasite/subject.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +40,7 @@ static bool has_exited(const struct proc_status *status)
 	return status->state == 'Z' || status->state == 'X';
 }
 
-bool layout_has_thread(int proc_fd, pid_t tid)
+bool subject_has_thread(int proc_fd, pid_t tid)
 {
 	struct proc_status status;
 
@@ -80,7 +80,7 @@ static unsigned rank(const struct proc_status *status)
 }
 
 /* Another one for a main thread that has exited. */
-static int choose_thread(struct layout *layout, int proc_fd)
+static int choose_thread(struct subject *subject, int proc_fd)
 {
 	_cleanup_free_ pid_t *tids = NULL;
 	unsigned best = 0;
@@ -95,35 +95,35 @@ static int choose_thread(struct layout *layout, int proc_fd)
 		    has_exited(&status) || rank(&status) <= best)
 			continue;
 		best = rank(&status);
-		layout->tid = tids[i];
-		layout->status = status;
+		subject->tid = tids[i];
+		subject->status = status;
 	}
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: threads: %m",
-						 layout->pid);
-	return best ? 0 : refuse("pid %d: has exited", layout->pid);
+						 subject->pid);
+	return best ? 0 : refuse("pid %d: has exited", subject->pid);
 }
 
-static int choose(struct layout *layout, int proc_fd)
+static int choose(struct subject *subject, int proc_fd)
 {
 	int err;
 
-	layout->tid = layout->pid;
-	err = read_status(proc_fd, layout->tid, &layout->status);
+	subject->tid = subject->pid;
+	err = read_status(proc_fd, subject->tid, &subject->status);
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: status: %m",
-						 layout->pid);
-	if (has_exited(&layout->status))
-		err = choose_thread(layout, proc_fd);
-	return err ? err : check_status(layout->pid, &layout->status);
+						 subject->pid);
+	if (has_exited(&subject->status))
+		err = choose_thread(subject, proc_fd);
+	return err ? err : check_status(subject->pid, &subject->status);
 }
 
-static int read_maps(const struct layout *layout, int proc_fd,
+static int read_maps(const struct subject *subject, int proc_fd,
 		     struct proc_maps *maps)
 {
-	_cleanup_close_ int fd = open_thread(proc_fd, layout->tid);
+	_cleanup_close_ int fd = open_thread(proc_fd, subject->tid);
 
 	return fd < 0 ? fd : procfs_read_maps(fd, maps);
 }
@@ -139,89 +139,89 @@ static int find_stack(const struct proc_maps *maps, struct range *stack)
 	return -ENOENT;
 }
 
-int layout_read_stack(const struct layout *layout, int proc_fd,
-		      struct range *stack)
+int subject_read_stack(const struct subject *subject, int proc_fd,
+		       struct range *stack)
 {
 	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
-	int err = read_maps(layout, proc_fd, &maps);
+	int err = read_maps(subject, proc_fd, &maps);
 
 	return err ? err : find_stack(&maps, stack);
 }
 
-static int find_memory(struct layout *layout, int proc_fd)
+static int find_memory(struct subject *subject, int proc_fd)
 {
 	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
-	pid_t pid = layout->pid;
+	pid_t pid = subject->pid;
 	int err;
 
-	err = read_maps(layout, proc_fd, &maps);
+	err = read_maps(subject, proc_fd, &maps);
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: maps: %m", pid);
-	if (find_stack(&maps, &layout->stack))
+	if (find_stack(&maps, &subject->stack))
 		return refuse("pid %d: has no stack mapping", pid);
-	err = arch_find_gadgets(layout->tid, &maps, &layout->gadgets);
+	err = arch_find_gadgets(subject->tid, &maps, &subject->gadgets);
 	if (err == -ENOENT)
 		return refuse("pid %d: maps no code that calls rt_sigreturn, "
 			      "its way back",
 			      pid);
 	if (err)
 		return log_errno(err, "pid %d: reading its code: %m", pid);
-	if (!layout->gadgets.store)
+	if (!subject->gadgets.store)
 		log_debug("pid %d: maps no code to store a result with", pid);
 	return 0;
 }
 
 /* A thread whose tracer was killed may still be on its way home: only while it
  * is held itself can that be told. */
-static int follow_owner(struct layout *layout, int proc_fd)
+static int follow_owner(struct subject *subject, int proc_fd)
 {
-	pid_t owner = place_read_owner(layout->tid, layout->stack);
+	pid_t owner = place_read_owner(subject->tid, subject->stack);
 
-	if (!owner || owner == layout->tid || layout->tid == layout->pid ||
-	    !layout_has_thread(proc_fd, owner))
+	if (!owner || owner == subject->tid || subject->tid == subject->pid ||
+	    !subject_has_thread(proc_fd, owner))
 		return 0;
-	layout->tid = owner;
-	if (read_status(proc_fd, owner, &layout->status))
+	subject->tid = owner;
+	if (read_status(proc_fd, owner, &subject->status))
 		return -ESRCH;
-	return check_status(layout->pid, &layout->status);
+	return check_status(subject->pid, &subject->status);
 }
 
-int layout_find(struct layout *layout, pid_t pid, int proc_fd)
+int subject_find(struct subject *subject, pid_t pid, int proc_fd)
 {
 	int err;
 
-	*layout = (struct layout){ .pid = pid };
-	err = choose(layout, proc_fd);
+	*subject = (struct subject){ .pid = pid };
+	err = choose(subject, proc_fd);
 	if (!err)
-		err = find_memory(layout, proc_fd);
-	return err ? err : follow_owner(layout, proc_fd);
+		err = find_memory(subject, proc_fd);
+	return err ? err : follow_owner(subject, proc_fd);
 }
 
-int layout_check_held(const struct layout *layout, int proc_fd)
+int subject_check_held(const struct subject *subject, int proc_fd)
 {
 	_cleanup_free_ pid_t *tids = NULL;
 	struct proc_status status;
 	size_t n_tids;
 	int err;
 
-	err = read_status(proc_fd, layout->tid, &status);
+	err = read_status(proc_fd, subject->tid, &status);
 	if (err)
 		return err;
 	if (status.tracer_pid != gettid())
 		return -ESRCH;
-	if (layout->tid == layout->pid)
+	if (subject->tid == subject->pid)
 		return 0;
 	/* Both of two tracers have seized before they look. */
 	err = procfs_read_threads(proc_fd, &tids, &n_tids);
 	if (err)
 		return err;
 	for (size_t i = 0; i < n_tids; i++) {
-		if (tids[i] == layout->tid ||
+		if (tids[i] == subject->tid ||
 		    read_status(proc_fd, tids[i], &status))
 			continue;
 		if (status.tracer_pid)
-			return refuse_traced(layout->pid, status.tracer_pid);
+			return refuse_traced(subject->pid, status.tracer_pid);
 	}
 	return 0;
 }
