@@ -36,6 +36,7 @@ enum {
 	OPT_EXEC_FROZEN,
 	OPT_EXEC_FROZEN_TIMEOUT,
 	OPT_TREE,
+	OPT_FREEZE,
 	OPT_ALL,
 	OPT_RETRIES,
 	OPT_HOLD_UNMAPS,
@@ -59,6 +60,7 @@ static const struct option long_options[] = {
 	{ "exec-frozen-timeout", required_argument, NULL,
 	  OPT_EXEC_FROZEN_TIMEOUT },
 	{ "tree", no_argument, NULL, OPT_TREE },
+	{ "freeze", required_argument, NULL, OPT_FREEZE },
 	{ "all", no_argument, NULL, OPT_ALL },
 	{ "retries", required_argument, NULL, OPT_RETRIES },
 	{ "hold-unmaps", required_argument, NULL, OPT_HOLD_UNMAPS },
@@ -163,6 +165,9 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_TREE:
 			options.tree = true;
+			break;
+		case OPT_FREEZE:
+			r = dump_parse_freeze(optarg, &options.by_cgroup);
 			break;
 		case OPT_ALL:
 			options.all = true;

@@ -119,3 +119,12 @@ int dump_parse_hold(const char *text, enum dump_hold *hold)
 	}
 	return 0;
 }
+
+int dump_parse_freeze(const char *text, bool *by_cgroup)
+{
+	*by_cgroup = !strcmp(text, "cgroup");
+	if (*by_cgroup || !strcmp(text, "ptrace"))
+		return 0;
+	log_error("dump: --freeze %s: is neither ptrace nor cgroup", text);
+	return RESULT_USAGE;
+}

@@ -44,6 +44,7 @@ struct dump_options {
 	struct storage_options storage;
 	/* Of a process: */
 	bool tree;	  /* its descendants as well */
+	bool by_cgroup;	  /* freeze by its cgroup */
 	bool all;	  /* what a core dump leaves out as well */
 	unsigned retries; /* when memory went away in the middle */
 	enum dump_hold hold;

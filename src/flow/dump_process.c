@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "flow/cgroup_freeze.h"
 #include "flow/process_images.h"
 #include "flow/setup.h"
 #include "flow/subject.h"
@@ -36,6 +37,7 @@ struct attempt {
 	struct mapped_files files;
 	struct process_images images;
 	struct tracer *tracer;
+	struct cgroup_freeze cgroup;
 	struct capture *capture;
 	uint64_t features;
 	uint64_t started_ns, started_unix_ns, frozen_unix_ns;
@@ -45,6 +47,7 @@ static void attempt_deinit(struct attempt *a)
 {
 	/* First whoever stands or waits, then what they stood for. */
 	tracer_free(a->tracer);
+	cgroup_freeze_deinit(&a->cgroup);
 	capture_free(a->capture);
 	process_images_deinit(&a->images);
 	for (size_t i = 0; i < a->n_subjects; i++)
@@ -207,11 +210,25 @@ static int start_tracer(struct attempt *a)
 	return r;
 }
 
+static int prepare_cgroup(struct attempt *a)
+{
+	_cleanup_free_ pid_t *pids = calloc(a->n_subjects, sizeof(*pids));
+
+	if (!pids)
+		return -ENOMEM;
+	for (size_t i = 0; i < a->n_subjects; i++)
+		pids[i] = a->subjects[i].target.pid;
+	return cgroup_freeze_prepare(&a->cgroup, &a->subjects[0].target, pids,
+				     a->n_subjects);
+}
+
 static int infect(struct attempt *a)
 {
 	int r = make_capture(a);
 
-	/* The helper that infects is forked before there are threads. */
+	/* Helpers are forked before there are threads. */
+	if (!r && a->options->by_cgroup)
+		r = prepare_cgroup(a);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_infect(&a->subjects[i], a->capture, a->features);
 	/* Still needed: to open what is mapped. */
@@ -254,37 +271,56 @@ static int arm(struct attempt *a)
 	return r;
 }
 
-/*
- * The instant: every thread stands, its registers are read; the last gaps in
- * the protection are closed.
- */
+static int took_too_long(const struct attempt *a)
+{
+	log_error(
+		"pid %d: the pause would have been longer than %llu ms (--max-pause)",
+		a->options->pid,
+		(unsigned long long)(a->options->max_pause_ns / 1000000));
+	return RESULT_FAILED;
+}
+
+/* All stand: looks at what there is to be captured, and closes the last gaps in
+ * its protection. */
+static int take_all(struct attempt *a)
+{
+	int r = check_tree(a);
+
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_take(&a->subjects[i], a->capture);
+	return r ? r : capture_rearm(a->capture);
+}
+
+/* The instant. Every thread stands, its registers are read; they run on. */
 static int take_instant(struct attempt *a)
 {
 	struct sched_before before = sched_raise();
-	uint64_t since_ns, stand_ns, taken_ns, armed_ns;
-	int r, thawed;
+	uint64_t max_ns = a->options->max_pause_ns;
+	uint64_t began_ns = now_ns(), since_ns = began_ns, stood_ns;
+	int r = 0, thawed;
 
 	a->frozen_unix_ns = setup_unix_ns();
-	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
-	stand_ns = now_ns();
+	if (a->options->by_cgroup)
+		r = cgroup_freeze_begin(&a->cgroup, max_ns);
 	if (!r)
-		r = check_tree(a);
-	for (size_t i = 0; !r && i < a->n_subjects; i++)
-		r = subject_take(&a->subjects[i], a->capture);
-	taken_ns = now_ns();
+		r = tracer_freeze(a->tracer, max_ns, &since_ns);
+	stood_ns = now_ns();
 	if (!r)
-		r = capture_rearm(a->capture);
-	armed_ns = now_ns();
+		r = take_all(a);
+	if (!r && now_ns() - since_ns > max_ns)
+		r = took_too_long(a);
 	thawed = tracer_thaw(a->tracer);
+	if (a->options->by_cgroup) {
+		int ended = cgroup_freeze_end(&a->cgroup);
+
+		thawed = thawed ? thawed : ended;
+		since_ns = began_ns;
+	}
 	a->stats->pause_ns = now_ns() - since_ns;
 	sched_restore(&before);
-	log_debug(
-		"pid %d: pause: %llu us until all stand, %llu us for mappings and copies, %llu us of protecting, %llu us until all run",
-		a->options->pid,
-		(unsigned long long)(stand_ns - since_ns) / 1000,
-		(unsigned long long)(taken_ns - stand_ns) / 1000,
-		(unsigned long long)(armed_ns - taken_ns) / 1000,
-		(unsigned long long)(now_ns() - armed_ns) / 1000);
+	log_debug("pid %d: all stood after %llu us of the pause",
+		  a->options->pid,
+		  (unsigned long long)(stood_ns - since_ns) / 1000);
 	return r ? r : thawed;
 }
 
@@ -321,6 +357,7 @@ static int dump_once(const struct dump_options *options, bool hold,
 		.options = options,
 		.hold = hold,
 		.stats = stats,
+		.cgroup = CGROUP_FREEZE_INIT,
 		.started_ns = now_ns(),
 		.started_unix_ns = setup_unix_ns(),
 	};

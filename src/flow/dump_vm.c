@@ -218,7 +218,7 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 		return r;
 
 	/* Infect, arm; the VM runs. */
-	r = keeper_start(&keeper, &target, qmp_fd(qmp));
+	r = keeper_start(&keeper, &target, qmp_fd(qmp), -1);
 	if (!r)
 		r = storage_arm(&storage, &options->storage, &target,
 				options->out, options->qmp);

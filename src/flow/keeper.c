@@ -54,7 +54,7 @@ static int answer(int sock, int result, int fd)
 
 /* Serves until the dumper hangs up, by closing or by dying. */
 static void serve(int sock, const struct target *target, int qmp_fd,
-		  pid_t dumper)
+		  int freeze_fd, pid_t dumper)
 {
 	bool guarding = false, died = true;
 
@@ -79,6 +79,11 @@ static void serve(int sock, const struct target *target, int qmp_fd,
 			break;
 	}
 
+	if (guarding && freeze_fd >= 0 && pwrite(freeze_fd, "0", 1, 0) < 0)
+		log_errno(
+			-errno,
+			"pid %d: the dump ended while its cgroup was frozen, and that cannot be thawed: %m; write 0 to its cgroup.freeze",
+			target->pid);
 	if (guarding && qmp_fd >= 0) {
 		int r = qmp_rescue_cont(qmp_fd, RESCUE_TIMEOUT_MS);
 
@@ -102,7 +107,8 @@ static void ignore_signals(void)
 		signal(signals[i], SIG_IGN);
 }
 
-int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd)
+int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd,
+		 int freeze_fd)
 {
 	int socks[2];
 	pid_t dumper;
@@ -122,7 +128,7 @@ int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd)
 		setsid();
 		prctl(PR_SET_NAME, "snapuffd-keeper");
 		close(socks[0]);
-		serve(socks[1], target, qmp_fd, dumper);
+		serve(socks[1], target, qmp_fd, freeze_fd, dumper);
 		_exit(0);
 	}
 

@@ -4,10 +4,10 @@
 /*
  * A process beside the dumper that holds the target whenever the target could
  * be hurt by the dumper's death: it traces it while the parasite is inside, and
- * it knows when the VM is stopped. It has a session of its own and no signal
- * but SIGKILL reaches it; when the dumper dies, however, it finishes what is
- * under way, lets the VM run, has it close the descriptor for the device state,
- * and ends.
+ * it knows when the VM, or a cgroup, is stopped. It has a session of its own
+ * and no signal but SIGKILL reaches it; when the dumper dies, however, it
+ * finishes what is under way, lets the VM run, has it close the descriptor for
+ * the device state, and ends.
  *
  * Forked before the dumper has threads. Errors are logged by the keeper.
  */
@@ -25,9 +25,10 @@ struct keeper {
 
 #define KEEPER_INIT ((struct keeper){ .pid = -1, .sock = -1 })
 
-/* `qmp_fd` is the VM's monitor, or -1. The target must stay open meanwhile. */
-int keeper_start(struct keeper *keeper, const struct target *target,
-		 int qmp_fd);
+/* `qmp_fd` is the VM's monitor, or -1; `freeze_fd` the cgroup.freeze of a
+ * process, or -1. The target must stay open meanwhile. */
+int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd,
+		 int freeze_fd);
 
 /*
  * Infects the target, takes a userfaultfd of its memory, cures it. Returns 0
@@ -36,7 +37,7 @@ int keeper_start(struct keeper *keeper, const struct target *target,
  */
 int keeper_take_uffd(struct keeper *keeper, int *uffd);
 
-/* Tells whether the VM, from now on, is to be continued on our death. 0 or
+/* Tells whether the target, from now on, is to be continued on our death. 0 or
  * -errno, logged: then it must not be stopped. */
 int keeper_guard(struct keeper *keeper, bool stopped);
 

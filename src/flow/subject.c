@@ -84,7 +84,7 @@ size_t subject_list_shared(const struct subject *s,
 static int take_uffd(struct subject *s, uint64_t features, int *uffd)
 {
 	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
-	int r = keeper_start(&keeper, &s->target, -1);
+	int r = keeper_start(&keeper, &s->target, -1, -1);
 
 	if (!r)
 		r = keeper_take_uffd(&keeper, uffd);
