@@ -30,7 +30,8 @@
 /* Everything of one attempt. */
 struct attempt {
 	const struct dump_options *options;
-	bool hold; /* calls that take memory away */
+	bool hold;    /* calls that take memory away */
+	bool is_last; /* there will be no other */
 	struct image_stats *stats;
 	struct subject *subjects;
 	size_t n_subjects;
@@ -222,6 +223,18 @@ static int prepare_cgroup(struct attempt *a)
 				     a->n_subjects);
 }
 
+/* Still needed: to open what is mapped; and to suspend seccomp filters if there
+ * will be another attempt. */
+static int drop_capabilities(const struct attempt *a)
+{
+	const cap_value_t also[] = { CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN };
+	bool seccomp = false;
+
+	for (size_t i = 0; i < a->n_subjects; i++)
+		seccomp |= a->subjects[i].target.status.seccomp;
+	return setup_drop_capabilities(also, seccomp && !a->is_last ? 2 : 1);
+}
+
 static int infect(struct attempt *a)
 {
 	int r = make_capture(a);
@@ -231,9 +244,8 @@ static int infect(struct attempt *a)
 		r = prepare_cgroup(a);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_infect(&a->subjects[i], a->capture, a->features);
-	/* Still needed: to open what is mapped. */
 	if (!r)
-		r = setup_drop_capabilities(CAP_CHECKPOINT_RESTORE);
+		r = drop_capabilities(a);
 	return r ? r : start_tracer(a);
 }
 
@@ -351,11 +363,12 @@ static int finish(struct attempt *a)
 }
 
 static int dump_once(const struct dump_options *options, bool hold,
-		     struct image_stats *stats)
+		     bool is_last, struct image_stats *stats)
 {
 	_cleanup_attempt_ struct attempt a = {
 		.options = options,
 		.hold = hold,
+		.is_last = is_last,
 		.stats = stats,
 		.cgroup = CGROUP_FREEZE_INIT,
 		.started_ns = now_ns(),
@@ -403,7 +416,7 @@ int dump_process(const struct dump_options *options, struct image_stats *stats)
 	/* A descriptor for each file that is mapped. */
 	rlimit_raise_files();
 	for (unsigned i = 0;; i++) {
-		r = dump_once(options, hold, stats);
+		r = dump_once(options, hold, i >= options->retries, stats);
 		/* One of a tree may end at any time. */
 		if (r == -ESRCH && options->tree && is_alive(options->pid))
 			r = RESULT_INCONSISTENT;

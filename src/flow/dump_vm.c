@@ -226,7 +226,7 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 		r = make_capture(&capture, options, &target, &ram, &keeper,
 				 pagemap_fd, &to->sink);
 	if (!r)
-		r = setup_drop_capabilities(-1);
+		r = setup_drop_capabilities(NULL, 0);
 	if (!r)
 		r = capture_arm(capture);
 	if (!r)

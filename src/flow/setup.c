@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "flow/setup.h"
 
+#include <assert.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -43,12 +44,16 @@ uint64_t setup_choose_buffer(uint64_t bytes_all)
 					   bytes_all + bytes_all / 2));
 }
 
-int setup_drop_capabilities(cap_value_t also)
+int setup_drop_capabilities(const cap_value_t *also, size_t n_also)
 {
-	const cap_value_t keep[] = { CAP_SYS_PTRACE, CAP_SYS_NICE,
-				     CAP_DAC_OVERRIDE, also };
-	int r = caps_reduce(keep, ARRAY_SIZE(keep) - (also < 0));
+	cap_value_t keep[3 + SETUP_ALSO_MAX] = { CAP_SYS_PTRACE, CAP_SYS_NICE,
+						 CAP_DAC_OVERRIDE };
+	int r;
 
+	assert(n_also <= SETUP_ALSO_MAX);
+	for (size_t i = 0; i < n_also; i++)
+		keep[3 + i] = also[i];
+	r = caps_reduce(keep, 3 + n_also);
 	return r ? log_errno(r, "cannot drop capabilities: %m") : 0;
 }
 

@@ -5,6 +5,7 @@
  * What every dump does alike before and after the capture engine runs.
  */
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/capability.h>
 
@@ -21,9 +22,10 @@ uint64_t setup_choose_buffer(uint64_t bytes_all);
 /*
  * Gives up what is not done from here on. Kept: to read the target's memory, to
  * raise priorities, to write to a directory that may be another user's; and
- * `also`, if it is not -1.
+ * `also`, at most SETUP_ALSO_MAX.
  */
-int setup_drop_capabilities(cap_value_t also);
+#define SETUP_ALSO_MAX 4
+int setup_drop_capabilities(const cap_value_t *also, size_t n_also);
 
 void setup_fill_stats(struct image_stats *stats, struct capture *capture);
 
