@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <xxhash.h>
@@ -214,6 +216,41 @@ static int open_stats(struct image *image)
 				 decode_stats(&record, &image->stats));
 }
 
+/* Whether it holds images of processes, as --tree makes them. */
+static bool is_tree(const struct image *image)
+{
+	_cleanup_close_ int fd =
+		openat(image->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!dir)
+		return false;
+	steal_fd(&fd);
+	while ((entry = readdir(dir))) {
+		char name[NAME_MAX + sizeof("/" IMAGE_INVENTORY)];
+
+		if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
+			continue;
+		snprintf(name, sizeof(name), "%s/%s", entry->d_name,
+			 IMAGE_INVENTORY);
+		if (!faccessat(image->dir_fd, name, F_OK, 0))
+			return true;
+	}
+	return false;
+}
+
+static int refuse_tree(const struct image *image)
+{
+	if (!faccessat(image->dir_fd, IMAGE_INVENTORY, F_OK, 0) ||
+	    !is_tree(image))
+		return 0;
+	log_error(
+		"%s: holds the images of several processes, each named by its pid: name one of them",
+		image->path);
+	return RESULT_FAILED;
+}
+
 int image_open(struct image **out, const char *dir)
 {
 	_cleanup_image_ struct image *image = calloc(1, sizeof(*image));
@@ -233,7 +270,9 @@ int image_open(struct image **out, const char *dir)
 		return RESULT_FAILED;
 	}
 
-	r = open_inventory(image);
+	r = refuse_tree(image);
+	if (!r)
+		r = open_inventory(image);
 	if (!r)
 		r = open_regions(image, &core_end);
 	if (!r && image->inventory.kind == IMAGE_KIND_QEMU)
