@@ -108,6 +108,9 @@ struct capture_space {
 	int pidfd;	/* the caller's */
 	int uffd;	/* initialised; taken */
 	int pagemap_fd; /* the caller's */
+	/* Its /proc/PID/mem, the caller's, for memory that it may not read at
+	 * the moment; -1: there is none. */
+	int mem_fd;
 };
 
 int capture_new(struct capture **out, const struct capture_config *config);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "capture/region.h"
+#include "capture/internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -440,6 +440,10 @@ int region_copy(const struct region *region, pid_t pid, struct range range,
 
 	if (n) {
 		r = vm_read_ranges(pid, remote, n, to, &n_read);
+		/* Not readable, or not there. */
+		if (r == -EFAULT && region->space->desc.mem_fd >= 0)
+			r = vm_read_ranges_forced(region->space->desc.mem_fd,
+						  remote, n, to);
 		if (r)
 			return r == -EFAULT ? -ENOENT : r;
 	}

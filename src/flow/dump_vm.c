@@ -80,6 +80,7 @@ static int make_capture(struct capture **out,
 		.pidfd = target->pidfd,
 		.uffd = -1,
 		.pagemap_fd = pagemap_fd,
+		.mem_fd = -1,
 	};
 	struct capture_config config = {
 		.buffer_bytes = choose_buffer(options, ram),

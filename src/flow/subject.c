@@ -24,6 +24,7 @@ int subject_open(struct subject *s, pid_t pid, bool all,
 
 	*s = (struct subject){ .target = TARGET_INIT,
 			       .pagemap_fd = -1,
+			       .mem_fd = -1,
 			       .files = files };
 	r = target_open(&s->target, pid);
 	if (r)
@@ -32,6 +33,9 @@ int subject_open(struct subject *s, pid_t pid, bool all,
 	if (s->pagemap_fd < 0)
 		return log_errno(s->pagemap_fd, "pid %d: /proc/%d/pagemap: %m",
 				 pid, pid);
+	s->mem_fd = openat(s->target.proc_fd, "mem", O_RDONLY | O_CLOEXEC);
+	if (s->mem_fd < 0)
+		return log_errno(-errno, "pid %d: /proc/%d/mem: %m", pid, pid);
 	r = describe_process(&s->process, &s->target);
 	if (r)
 		return r;
@@ -53,6 +57,7 @@ void subject_close(struct subject *s)
 	process_layout_deinit(&s->layout);
 	free(s->smaps);
 	close_fd(&s->pagemap_fd);
+	close_fd(&s->mem_fd);
 	target_close(&s->target);
 }
 
@@ -104,6 +109,7 @@ int subject_infect(struct subject *s, struct capture *capture,
 		.pid = s->target.pid,
 		.pidfd = s->target.pidfd,
 		.pagemap_fd = s->pagemap_fd,
+		.mem_fd = s->mem_fd,
 	};
 	int r = take_uffd(s, features, &space.uffd);
 
@@ -146,8 +152,9 @@ int subject_cover(struct subject *s, struct capture *capture, size_t *n_added)
 
 int subject_prepare(struct subject *s)
 {
-	return copies_prepare(&s->copies, s->target.pid, s->pagemap_fd,
-			      &s->layout);
+	s->copies.pid = s->target.pid;
+	s->copies.mem_fd = s->mem_fd;
+	return copies_prepare(&s->copies, s->pagemap_fd, &s->layout);
 }
 
 static int add_region(struct subject *s, struct range range,
@@ -195,8 +202,7 @@ int subject_take(struct subject *s, struct capture *capture)
 	if (!r)
 		r = cover_finish(&s->cover, capture, &s->layout, s->files);
 	if (!r)
-		r = copies_take(&s->copies, s->target.pid, s->pagemap_fd,
-				&s->layout);
+		r = copies_take(&s->copies, s->pagemap_fd, &s->layout);
 	return r ? r : add_covered(s);
 }
 

@@ -26,7 +26,7 @@
 struct subject {
 	struct target target;
 	unsigned number; /* the engine's and the tracer's */
-	int pagemap_fd;
+	int pagemap_fd, mem_fd;
 	struct smap *smaps;
 	struct layout_rules rules;
 	struct mapped_files *files; /* of all processes of the snapshot */

@@ -79,14 +79,14 @@ static int make_room(struct copies *copies, uint64_t size)
 	return 0;
 }
 
-static int failed(pid_t pid, int r)
+static int failed(const struct copies *copies, int r)
 {
 	return log_errno(
 		r, "pid %d: copying its private pages of mapped files: %m",
-		pid);
+		copies->pid);
 }
 
-int copies_prepare(struct copies *copies, pid_t pid, int pagemap_fd,
+int copies_prepare(struct copies *copies, int pagemap_fd,
 		   const struct layout *layout)
 {
 	int r = find_runs(copies, pagemap_fd, layout);
@@ -94,31 +94,35 @@ int copies_prepare(struct copies *copies, pid_t pid, int pagemap_fd,
 	if (!r)
 		r = make_room(copies, copies->len + SPARE);
 	if (r)
-		return failed(pid, r);
+		return failed(copies, r);
 	if (copies->len > MUCH)
 		log_warning(
 			"pid %d: %llu MiB of private pages of files on disks cannot be protected and are copied while it stands",
-			pid, (unsigned long long)(copies->len / MIB));
+			copies->pid, (unsigned long long)(copies->len / MIB));
 	return 0;
 }
 
-static int read_runs(struct copies *copies, pid_t pid)
+static int read_runs(struct copies *copies)
 {
 	uint8_t *to = copies->data;
 
 	for (size_t i = 0; i < copies->n_runs;) {
 		size_t n = min_u64(copies->n_runs - i, READ_RUNS), got;
-		int r = vm_read_ranges(pid, copies->runs + i, n, to, &got);
+		const struct range *runs = copies->runs + i;
+		int r = vm_read_ranges(copies->pid, runs, n, to, &got);
 
+		if (r == -EFAULT)
+			r = vm_read_ranges_forced(copies->mem_fd, runs, n, to);
 		if (r)
 			return r;
-		to += got;
+		for (size_t k = 0; k < n; k++)
+			to += range_len(runs[k]);
 		i += n;
 	}
 	return 0;
 }
 
-int copies_take(struct copies *copies, pid_t pid, int pagemap_fd,
+int copies_take(struct copies *copies, int pagemap_fd,
 		const struct layout *layout)
 {
 	int r = find_runs(copies, pagemap_fd, layout);
@@ -126,8 +130,8 @@ int copies_take(struct copies *copies, pid_t pid, int pagemap_fd,
 	if (!r)
 		r = make_room(copies, copies->len);
 	if (!r)
-		r = read_runs(copies, pid);
-	return r ? failed(pid, r) : 0;
+		r = read_runs(copies);
+	return r ? failed(copies, r) : 0;
 }
 
 void copies_deinit(struct copies *copies)

@@ -15,6 +15,8 @@
 #include "process/layout.h"
 
 struct copies {
+	pid_t pid;
+	int mem_fd;	    /* its /proc/PID/mem */
 	struct range *runs; /* in the process; ascending */
 	size_t n_runs, max_runs;
 	uint8_t *data; /* of all runs, one behind the other; page-aligned */
@@ -25,11 +27,11 @@ struct copies {
  * Finds out which pages there are, and makes room for them and for some more;
  * the process runs. 0 or an error that is logged.
  */
-int copies_prepare(struct copies *copies, pid_t pid, int pagemap_fd,
+int copies_prepare(struct copies *copies, int pagemap_fd,
 		   const struct layout *layout);
 
 /* The same look again, and the copy; the process stands. */
-int copies_take(struct copies *copies, pid_t pid, int pagemap_fd,
+int copies_take(struct copies *copies, int pagemap_fd,
 		const struct layout *layout);
 
 void copies_deinit(struct copies *copies);

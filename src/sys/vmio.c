@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/uio.h>
 
+#include "base/io.h"
+
 /* As many as the kernel holds without an allocation would be 8; a page of
  * them costs little stack and saves system calls. */
 #define BATCH 64
@@ -96,6 +98,22 @@ int vm_read_ranges(pid_t pid, const struct range *ranges, size_t n, void *buf,
 			ranges++;
 			n--;
 		}
+	}
+	return 0;
+}
+
+int vm_read_ranges_forced(int mem_fd, const struct range *ranges, size_t n,
+			  void *buf)
+{
+	uint8_t *to = buf;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t len = range_len(ranges[i]);
+		int r = io_pread_full(mem_fd, to, len, ranges[i].start);
+
+		if (r)
+			return r == -EIO || r == -ENODATA ? -EFAULT : r;
+		to += len;
 	}
 	return 0;
 }

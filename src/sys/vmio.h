@@ -25,3 +25,10 @@ int vm_write(pid_t pid, uint64_t remote_addr, const void *buf, size_t len);
  */
 int vm_read_ranges(pid_t pid, const struct range *ranges, size_t n, void *buf,
 		   size_t *n_bytes);
+
+/*
+ * The same through an open /proc/PID/mem, which gives also what the process
+ * itself may not read at the moment (PROT_NONE), as to a debugger. Slower.
+ */
+int vm_read_ranges_forced(int mem_fd, const struct range *ranges, size_t n,
+			  void *buf);

@@ -326,6 +326,7 @@ struct capture *target_capture(struct target *target, uint64_t granule,
 		.pid = target->pid,
 		.pidfd = target->pidfd,
 		.pagemap_fd = target->pagemap_fd,
+		.mem_fd = -1,
 		.uffd = target_open_uffd(target, true),
 	};
 	struct capture_config config = {

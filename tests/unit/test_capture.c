@@ -184,6 +184,7 @@ static void make_capture(struct world *w, uint64_t buffer, uint64_t granule)
 		.pid = getpid(),
 		.pidfd = w->mortal >= 0 ? w->mortal : w->self.pidfd,
 		.pagemap_fd = w->self.pagemap_fd,
+		.mem_fd = -1,
 	};
 	struct capture_config config = {
 		.buffer_bytes = buffer,

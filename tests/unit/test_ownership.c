@@ -796,6 +796,7 @@ static void make_capture(struct round *round)
 		.pid = getpid(),
 		.pidfd = self.pidfd,
 		.pagemap_fd = self.pagemap_fd,
+		.mem_fd = -1,
 	};
 	struct capture_config config = {
 		.buffer_bytes = round->shape.buffer,

@@ -88,6 +88,7 @@ static void add_self(struct world *w)
 	self_open(&w->self);
 	space.pidfd = w->self.pidfd;
 	space.pagemap_fd = w->self.pagemap_fd;
+	space.mem_fd = -1;
 	space.uffd = open_uffd(&markers);
 	assert_int_equal(capture_add_space(w->capture, &space), 0);
 }
