@@ -221,9 +221,11 @@ static int find_populated(struct capture *capture, struct region *region,
 			  struct range range, bool markers)
 {
 	const struct capture_space *space = &region->space->desc;
-	int r = region_find_populated(region, space->pagemap_fd, range,
-				      markers);
+	int r;
 
+	if (region->desc.guard)
+		return 0;
+	r = region_find_populated(region, space->pagemap_fd, range, markers);
 	if (r == -ESRCH && !capture->is_taken && is_gone(capture, r))
 		return 0;
 	if (r)
@@ -298,6 +300,28 @@ static int start_threads(struct capture *capture, uint64_t n_bytes)
 	return r;
 }
 
+/*
+ * What was written through one mapping after another had been looked at, and
+ * before the one was armed, was noted nowhere.
+ */
+static int look_at_files(struct capture *capture, bool markers)
+{
+	struct shared_file *file;
+	int r = 0;
+
+	for (file = capture->files; file; file = file->next) {
+		bool has_new = file->has_new && file->n_regions > 1;
+
+		file->has_new = false;
+		for (unsigned i = 0; has_new && !r && i < file->n_regions; i++)
+			if (file->regions[i]->registered)
+				r = find_populated(capture, file->regions[i],
+						   file->regions[i]->desc.range,
+						   markers);
+	}
+	return r;
+}
+
 /* Arms the regions that are not. */
 static int arm_new_regions(struct capture *capture)
 {
@@ -320,10 +344,12 @@ static int arm_new_regions(struct capture *capture)
 		r = register_region(capture, region);
 		if (!r && region->registered)
 			r = arm_region(capture, region, !swap);
+		if (!r && region->registered && region->file)
+			region->file->has_new = true;
 		if (!r && region->registered && capture->n_armed == i)
 			capture->n_armed++;
 	}
-	return r;
+	return r ? r : look_at_files(capture, !swap);
 }
 
 int capture_arm(struct capture *capture)
@@ -344,7 +370,10 @@ static int protect_noted(struct capture *capture, struct region *region,
 	/* What was written exists; what lies between may not. */
 	while ((noted = bitmap_find_set(&region->noted, noted, end)) < end) {
 		next = bitmap_find_clear(&region->noted, noted, end);
-		bitmap_set_range(&region->populated, noted, next);
+		alias_set_populated(region, (struct range){
+						    region_addr(region, noted),
+						    region_addr(region, next),
+					    });
 		bitmap_clear_range(&region->noted, noted, next);
 		noted = next;
 	}

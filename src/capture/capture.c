@@ -33,6 +33,7 @@ int capture_new(struct capture **out, const struct capture_config *config)
 	capture->faults.filler.reserved = true;
 	capture->now.reserved = true;
 	capture->scanner.looks_around = true;
+	capture->scanner_aliases.looks_around = true;
 	init_lock(&capture->layout, PTHREAD_MUTEX_RECURSIVE);
 	init_lock(&capture->now_lock, PTHREAD_MUTEX_DEFAULT);
 	r = fault_thread_init(capture);
@@ -146,7 +147,8 @@ static uint64_t n_by_faults(struct capture *capture)
 
 static uint64_t n_captured(struct capture *capture)
 {
-	return n_by_faults(capture) + atomic_load(&capture->scanner.n_pages);
+	return n_by_faults(capture) + atomic_load(&capture->scanner.n_pages) +
+	       atomic_load(&capture->scanner_aliases.n_pages);
 }
 
 void capture_report(struct capture *capture)

@@ -94,6 +94,9 @@ static int capture_write(struct capture *capture, struct region *region,
 		    atomic_load(&capture->mode) == MODE_CAPTURE)
 			return 0;
 	}
+	if (!r)
+		r = alias_take(capture, region, block.range,
+			       &capture->faults.filler);
 	released = release(capture, region, block.range);
 	return r ? r : released;
 }

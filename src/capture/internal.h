@@ -83,6 +83,15 @@ struct fault_thread {
 	struct histogram latency, queue;
 };
 
+/* A file that may be mapped more than once. */
+struct shared_file {
+	struct shared_file *next;
+	uint64_t id;
+	struct region **regions; /* that map some of it */
+	unsigned n_regions, max_regions;
+	bool has_new; /* since it was looked at as a whole */
+};
+
 struct capture {
 	struct capture_config config;
 	pthread_mutex_t layout; /* recursive */
@@ -90,7 +99,8 @@ struct capture {
 	unsigned n_spaces, max_spaces;
 	struct region **regions; /* by number */
 	unsigned n_regions, max_regions;
-	unsigned n_armed;      /* all before this are */
+	unsigned n_armed; /* all before this are */
+	struct shared_file *files;
 	struct slab_pool pool; /* from arming on */
 	bool has_pool;
 	_Atomic enum capture_mode mode;
@@ -100,7 +110,7 @@ struct capture {
 	struct fault_thread faults;
 	pthread_t output;
 	bool output_running;
-	struct filler scanner;
+	struct filler scanner, scanner_aliases;
 	pthread_mutex_t now_lock; /* capture_range_now() is under way */
 	struct filler now;
 
@@ -160,6 +170,27 @@ static inline bool region_claim(struct region *region, uint64_t block)
 {
 	return bitmap_test_and_clear(&region->todo, block);
 }
+
+/* alias.c */
+int alias_add(struct capture *capture, struct region *region);
+void alias_deinit(struct capture *capture);
+
+/*
+ * What a write to `range` changes, too: the next other region from *i on that
+ * maps some of it, and where. NULL: no more.
+ */
+struct region *alias_next(const struct region *region, struct range range,
+			  unsigned *i, struct range *hit);
+
+/* Pages that exist here exist in all that map them. Before the capture. */
+void alias_set_populated(struct region *region, struct range range);
+
+/*
+ * To call before `range` is released: whoever writes to it then changes the
+ * others. As take_range().
+ */
+int alias_take(struct capture *capture, struct region *region,
+	       struct range range, struct filler *filler);
 
 /* Logs that the target is gone; returns -ESRCH. */
 int capture_target_died(const struct space *space);

@@ -171,7 +171,7 @@ int capture_add_region(struct capture *capture, const struct region_desc *desc)
 		return r;
 	}
 	capture->regions[capture->n_regions++] = region;
-	return 0;
+	return alias_add(capture, region);
 }
 
 struct range capture_region_range(const struct capture *capture,
@@ -254,6 +254,7 @@ int capture_drop(struct capture *capture, unsigned space, struct range range)
 
 void layout_deinit(struct capture *capture)
 {
+	alias_deinit(capture);
 	for (unsigned i = 0; i < capture->n_regions; i++) {
 		region_deinit(capture->regions[i]);
 		free(capture->regions[i]);

@@ -52,6 +52,9 @@ struct region_desc {
 	 * without `fd`.
 	 */
 	uint64_t file_id;
+	/* Its pages are those of other regions, of the same file: nothing is
+	 * given to the sink, but its writers wait for what is. */
+	bool guard;
 };
 
 /*
@@ -71,10 +74,12 @@ struct region_parts {
 };
 
 struct space;
+struct shared_file;
 
 struct region {
 	struct region_desc desc;
 	struct space *space;
+	struct shared_file *file; /* NULL: nobody else maps it */
 	unsigned number;
 	bool registered;
 	struct region_parts *_Atomic parts;

@@ -40,6 +40,10 @@ static int capture_range(struct capture *capture, struct region *region,
 	atomic_fetch_add(&scanner->n_pages,
 			 (scanner->slab->used - used) / PAGE_SIZE);
 
+	if (!r)
+		r = alias_take(capture, region, range,
+			       &capture->scanner_aliases);
+
 	released = take_release(capture, region, range, unprotect);
 	if (!r && released)
 		r = log_errno(released, "pid %d: cannot unprotect %#llx: %m",
@@ -128,5 +132,6 @@ int scan_all(struct capture *capture)
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		r = scan_region(capture, capture->regions[i]);
 	filler_queue(capture, &capture->scanner);
+	filler_queue(capture, &capture->scanner_aliases);
 	return r ? r : check_all_is_well(capture);
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,12 +44,19 @@ struct world {
 	unsigned n_areas;
 
 	/* Threads of this process, if it is the target. */
-	uint8_t *written; /* by them */
+	uint8_t *written[MAX_WRITERS]; /* by each */
 	size_t written_len;
 	pthread_t writers[MAX_WRITERS];
 	pthread_rwlock_t frozen;
 	_Atomic bool stop;
+	_Atomic unsigned n_started;
 	_Atomic uint64_t n_writes;
+};
+
+/* A process of two. */
+struct child {
+	pid_t pid;
+	struct self self;
 };
 
 static int sink_put(void *opaque, unsigned region, uint64_t first, uint64_t n,
@@ -181,13 +189,14 @@ static void *write_memory(void *data)
 	static _Atomic uint64_t seeds = 88172645463325252;
 	struct world *w = data;
 	uint64_t seed = atomic_fetch_add(&seeds, 7919);
+	uint8_t *to = w->written[atomic_fetch_add(&w->n_started, 1)];
 
 	while (!atomic_load(&w->stop)) {
 		pthread_rwlock_rdlock(&w->frozen);
 		for (int i = 0; i < 16; i++) {
 			uint64_t at = next_random(&seed) % (w->written_len / 8);
 
-			__atomic_store_n((uint64_t *)w->written + at, seed,
+			__atomic_store_n((uint64_t *)to + at, seed,
 					 __ATOMIC_RELAXED);
 		}
 		pthread_rwlock_unlock(&w->frozen);
@@ -198,7 +207,9 @@ static void *write_memory(void *data)
 
 static void start_writers(struct world *w, uint8_t *at, size_t len)
 {
-	w->written = at;
+	for (int i = 0; i < MAX_WRITERS; i++)
+		if (!w->written[i])
+			w->written[i] = at;
 	w->written_len = len;
 	for (int i = 0; i < MAX_WRITERS; i++)
 		assert_int_equal(
@@ -359,6 +370,206 @@ static void what_is_taken_may_go(void **state)
 	munmap(memory, len);
 }
 
+/* Mapped shared, from page `skip` of the file on. */
+static struct area *add_shared(struct world *w, unsigned space, pid_t pid,
+			       int fd, uint8_t *at, size_t len, size_t skip)
+{
+	return add_area(w,
+			(struct region_desc){
+				.space = space,
+				.range = { (uintptr_t)at, (uintptr_t)at + len },
+				.page_size = PAGE_SIZE,
+				.fd = fd,
+				.fd_offset = skip * PAGE_SIZE,
+				.shared = true,
+				.file_id = 1,
+			},
+			pid);
+}
+
+static uint8_t *map_shared(int fd, size_t len, size_t skip)
+{
+	uint8_t *at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			   (off_t)(skip * PAGE_SIZE));
+
+	assert_true(at != MAP_FAILED);
+	return at;
+}
+
+static int open_file(size_t len)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	return fd;
+}
+
+/* One file, mapped twice, and written through both; the second comes early, or
+ * late, or in the freeze. */
+static void one_file_mapped_twice(void **state)
+{
+	size_t len = 8 * MIB, skip = 5;
+	size_t len_b = len - 2 * MIB - skip * PAGE_SIZE;
+
+	(void)state;
+	for (int round = 0; round < 6; round++) {
+		int fd = open_file(len), when = round % 3;
+		uint8_t *at = map_shared(fd, len, 0);
+		uint8_t *at_b = map_shared(fd, len_b, skip);
+		struct world *w = world_new();
+		struct area *a, *b = NULL;
+
+		memset(at, 1, len / 2);
+		add_self(w);
+		a = add_shared(w, 0, getpid(), fd, at, len, 0);
+		w->written[1] = at_b;
+		start_writers(w, at, len_b);
+		if (when == 0)
+			b = add_shared(w, 0, getpid(), fd, at_b, len_b, skip);
+		assert_int_equal(capture_arm(w->capture), 0);
+		if (when == 1) {
+			b = add_shared(w, 0, getpid(), fd, at_b, len_b, skip);
+			assert_int_equal(capture_arm(w->capture), 0);
+		}
+		assert_int_equal(capture_settle(w->capture), 0);
+		pthread_rwlock_wrlock(&w->frozen);
+		if (when == 2)
+			b = add_shared(w, 0, getpid(), fd, at_b, len_b, skip);
+		assert_int_equal(capture_rearm(w->capture), 0);
+		look(a);
+		look(b);
+		pthread_rwlock_unlock(&w->frozen);
+		usleep(2000);
+		finish(w);
+		stop_writers(w);
+		assert_int_equal(n_wrong_pages(a), 0);
+		assert_int_equal(n_wrong_pages(b), 0);
+		world_free(w);
+		munmap(at, len);
+		munmap(at_b, len_b);
+		close(fd);
+	}
+}
+
+static void live(int to_parent, uint8_t *own, uint8_t *shared, size_t len)
+{
+	uint64_t seed = (uint64_t)getpid() * 7919;
+	bool markers;
+	int uffd = open_uffd(&markers);
+
+	/* Also when a check fails. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (write(to_parent, &uffd, sizeof(uffd)) != sizeof(uffd))
+		_exit(1);
+	for (;;) {
+		uint64_t at = next_random(&seed) % (len / 8);
+
+		__atomic_store_n((uint64_t *)own + at, seed, __ATOMIC_RELAXED);
+		__atomic_store_n((uint64_t *)shared + at, seed,
+				 __ATOMIC_RELAXED);
+	}
+}
+
+static unsigned start_child(struct world *w, struct child *child, uint8_t *own,
+			    uint8_t *shared, size_t len)
+{
+	struct capture_space space = {};
+	int fds[2], uffd, r;
+
+	assert_int_equal(pipe(fds), 0);
+	child->pid = fork();
+	if (!child->pid)
+		live(fds[1], own, shared, len);
+	assert_int_equal(read(fds[0], &uffd, sizeof(uffd)), sizeof(uffd));
+	close(fds[0]);
+	close(fds[1]);
+	child->self.proc_fd = procfs_open(child->pid);
+	child->self.pidfd = pidfd_from_pid(child->pid);
+	child->self.pagemap_fd = pagemap_open(child->self.proc_fd);
+	space.pid = child->pid;
+	space.pidfd = child->self.pidfd;
+	space.pagemap_fd = child->self.pagemap_fd;
+	space.uffd = pidfd_take_fd(space.pidfd, uffd);
+	assert_true(space.uffd >= 0);
+	r = capture_add_space(w->capture, &space);
+	assert_true(r >= 0);
+	return (unsigned)r;
+}
+
+static void stop_child(const struct child *child)
+{
+	int status;
+
+	kill(child->pid, SIGSTOP);
+	assert_int_equal(waitpid(child->pid, &status, WUNTRACED), child->pid);
+	assert_true(WIFSTOPPED(status));
+}
+
+static void end_child(struct child *child)
+{
+	kill(child->pid, SIGKILL);
+	waitpid(child->pid, NULL, 0);
+	self_close(&child->self);
+}
+
+/* Two processes, each with memory of its own, and a file that both map. The
+ * second only guards it, in some rounds. */
+static void two_processes_share_a_file(void **state)
+{
+	size_t len = 4 * MIB;
+
+	(void)state;
+	for (int round = 0; round < 6; round++) {
+		uint8_t *own = map_anonymous(NULL, len);
+		int fd = open_file(len);
+		uint8_t *at = map_shared(fd, len, 0);
+		struct world *w = world_new();
+		struct child children[2];
+
+		memset(at, 1, len / 2);
+		for (int i = 0; i < 2; i++) {
+			struct child *c = &children[i];
+			unsigned space = start_child(w, c, own, at, len);
+			struct region_desc desc = {
+				.space = space,
+				.range = { (uintptr_t)own,
+					   (uintptr_t)own + len },
+				.page_size = PAGE_SIZE,
+				.fd = -1,
+			};
+
+			add_area(w, desc, c->pid);
+			desc.range = (struct range){ (uintptr_t)at,
+						     (uintptr_t)at + len };
+			desc.fd = fd;
+			desc.shared = true;
+			desc.file_id = 1;
+			desc.guard = i && round % 2;
+			add_area(w, desc, c->pid);
+		}
+		assert_int_equal(capture_arm(w->capture), 0);
+		assert_int_equal(capture_settle(w->capture), 0);
+		stop_child(&children[0]);
+		stop_child(&children[1]);
+		assert_int_equal(capture_rearm(w->capture), 0);
+		for (unsigned i = 0; i < w->n_areas; i++)
+			look(&w->areas[i]);
+		kill(children[0].pid, SIGCONT);
+		kill(children[1].pid, SIGCONT);
+		usleep(2000);
+		finish(w);
+		for (unsigned i = 0; i < w->n_areas - round % 2; i++)
+			assert_int_equal(n_wrong_pages(&w->areas[i]), 0);
+		end_child(&children[0]);
+		end_child(&children[1]);
+		world_free(w);
+		munmap(own, len);
+		munmap(at, len);
+		close(fd);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -366,6 +577,8 @@ int main(void)
 		cmocka_unit_test(what_is_gone_must_be_dropped),
 		cmocka_unit_test(a_region_that_is_gone_already),
 		cmocka_unit_test(what_is_taken_may_go),
+		cmocka_unit_test(one_file_mapped_twice),
+		cmocka_unit_test(two_processes_share_a_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
