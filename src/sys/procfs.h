@@ -19,7 +19,7 @@ struct proc_status {
 	char name[64];
 	char state; /* R, S, D, T, t, Z, X, I */
 	pid_t tgid;
-	pid_t ppid; /* 0: none that we see */
+	pid_t ppid;	  /* 0: none that we see */
 	pid_t tracer_pid; /* 0: none */
 	uid_t euid;
 	gid_t egid;

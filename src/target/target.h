@@ -24,8 +24,8 @@ struct target {
 /*
  * Opens a process and refuses, with RESULT_UNSUPPORTED and one line, what
  * cannot be a target: none of that pid, ourselves, a kernel thread, a zombie,
- * a 32-bit program, one that is stopped or traced, one that the caller may
- * not trace.
+ * one whose main thread has exited, a 32-bit program, one that is stopped or
+ * traced, one that the caller may not trace.
  */
 int target_open(struct target *target, pid_t pid);
 void target_close(struct target *target);

@@ -205,6 +205,18 @@ static void test_every_call_on_other_stacks(void **state)
 	sweep_kind(&victim_main_exited, 0);
 }
 
+/* What the killed ones left must not be in the way. */
+static void check_whole_life(struct victim *v)
+{
+	struct tracer t;
+	int status;
+
+	start_tracer(&t, v, false);
+	close(t.start);
+	waitpid(t.pid, &status, 0);
+	assert_int_equal(status, 0);
+}
+
 static void kill_kind_at_random(const struct victim_kind *kind, unsigned traits)
 {
 	struct victim v;
@@ -221,6 +233,8 @@ static void kill_kind_at_random(const struct victim_kind *kind, unsigned traits)
 		waitpid(t.pid, &status, 0);
 		assert_true(WIFSIGNALED(status));
 		victim_check(&v, kind->name);
+		if (i % 10 == 0)
+			check_whole_life(&v);
 	}
 	victim_stop(&v);
 }

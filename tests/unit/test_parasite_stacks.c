@@ -20,6 +20,7 @@
 #include "parasite/parasite.h"
 #include "sys/procfs.h"
 #include "sys/vmio.h"
+#include "target/target.h"
 
 #define ROUNDS 200
 #define N_LOAD 3
@@ -129,6 +130,19 @@ static void test_main_exited(void **state)
 	check_kind(&victim_main_exited, VICTIM_UNPRIVILEGED);
 }
 
+/* The parasite can, capture cannot yet. */
+static void test_target_without_main(void **state)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	struct victim v;
+
+	(void)state;
+	victim_start(&v, &victim_main_exited, 0);
+	assert_int_equal(target_open(&target, v.pid), RESULT_UNSUPPORTED);
+	victim_check(&v, "refused");
+	victim_stop(&v);
+}
+
 static void test_refuse_used_stack(void **state)
 {
 	struct parasite *p = NULL;
@@ -149,6 +163,7 @@ int main(void)
 		cmocka_unit_test(test_coroutine),
 		cmocka_unit_test(test_in_handler),
 		cmocka_unit_test(test_main_exited),
+		cmocka_unit_test(test_target_without_main),
 		cmocka_unit_test(test_refuse_used_stack),
 	};
 
