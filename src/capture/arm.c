@@ -76,6 +76,20 @@ static int protect_failed(struct capture *capture, struct region *region,
 			 (unsigned long long)range.end);
 }
 
+/* In the freeze: what came into being after its region was registered, where
+ * there was nothing before, is registered now. */
+static int protect_step(const struct capture *capture,
+			const struct region *region, struct range step)
+{
+	int uffd = region->space->desc.uffd;
+	int r = uffd_protect(uffd, step);
+
+	if (r != -ENOENT || !capture->is_taken)
+		return r;
+	r = uffd_register_wp(uffd, step);
+	return r ? -ENOENT : uffd_protect(uffd, step);
+}
+
 static int protect(struct capture *capture, struct region *region,
 		   struct range range)
 {
@@ -89,7 +103,7 @@ static int protect(struct capture *capture, struct region *region,
 				rest.start,
 				min_u64(rest.end, rest.start + PROTECT_STEP),
 			};
-			int r = uffd_protect(region->space->desc.uffd, step);
+			int r = protect_step(capture, region, step);
 
 			if (r)
 				r = protect_failed(capture, region, step, r);
@@ -513,6 +527,53 @@ static int note_removed(struct region *region)
 		first = end;
 	}
 	return 0;
+}
+
+/* A page of the range that is protected if its mapping is registered. */
+static bool find_armed_page(const struct region *region, struct range range,
+			    uint64_t *addr)
+{
+	uint64_t first = region_page(region, range.start);
+	uint64_t end = region_page(region, range.end);
+	uint64_t page = bitmap_find_set(&region->populated, first, end);
+
+	if (page < end &&
+	    region->extents[region_extent(region, region_addr(region, page))] &
+		    EXTENT_ARMED) {
+		*addr = region_addr(region, page);
+		return true;
+	}
+	for (size_t i = region_extent(region, range.start);
+	     i <= region_extent(region, range.end - 1); i++) {
+		if (!(region->extents[i] & EXTENT_ARMED))
+			continue;
+		*addr = max_u64(range.start,
+				region_extent_range(region, i).start);
+		return true;
+	}
+	return false;
+}
+
+int capture_is_registered(struct capture *capture, unsigned space,
+			  struct range range)
+{
+	uint64_t at = range.start, addr;
+	struct region *region;
+	struct range part;
+
+	while ((region = space_next(capture->spaces[space], &at, range.end,
+				    &part))) {
+		int r;
+
+		if (!region->registered ||
+		    !find_armed_page(region, part, &addr))
+			continue;
+		r = uffd_protect(region->space->desc.uffd,
+				 (struct range){ addr, addr + PAGE_SIZE });
+		if (r)
+			return r == -ENOENT ? 0 : r;
+	}
+	return 1;
 }
 
 int capture_rearm(struct capture *capture)

@@ -151,6 +151,14 @@ struct range capture_region_range(const struct capture *capture,
 int capture_drop(struct capture *capture, unsigned space, struct range range);
 
 /*
+ * In the freeze, before capture_rearm(): whether what one mapping, `range`, has
+ * of armed memory is registered. It is not, though nobody told of a change,
+ * where there was a hole when its region was registered. 1, 0, or -errno.
+ */
+int capture_is_registered(struct capture *capture, unsigned space,
+			  struct range range);
+
+/*
  * From any thread, between capture_rearm() and capture_drain(), while the
  * target's thread that wants to unmap `range`, or to exit, is held: captures
  * all of it that is not yet captured. It stays protected. Returns 0 when

@@ -383,6 +383,22 @@ static int copy_from_mapping(const struct region *region, struct range run,
 	return r;
 }
 
+/*
+ * Holes punched into a file (fallocate(2), a balloon's way to give pages back)
+ * take away what was there, and no userfaultfd tells. Looked for after the
+ * copy, which then may have got zeros. hugetlbfs cannot tell.
+ */
+static int check_no_hole(const struct region *region, struct range run)
+{
+	uint64_t to_file = region->desc.fd_offset - region->desc.range.start;
+	off_t hole;
+
+	if (region_is_hugetlb(region))
+		return 0;
+	hole = lseek(region->desc.fd, (off_t)(run.start + to_file), SEEK_HOLE);
+	return hole >= 0 && (uint64_t)hole < run.end + to_file ? -ENOENT : 0;
+}
+
 static int copy_from_file(const struct region *region, struct range run,
 			  uint8_t *to)
 {
@@ -394,6 +410,8 @@ static int copy_from_file(const struct region *region, struct range run,
 		r = io_pread_full(region->desc.fd, to, range_len(run),
 				  region->desc.fd_offset + run.start -
 					  region->desc.range.start);
+	if (!r)
+		r = check_no_hole(region, run);
 	/* The file was truncated. */
 	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
 }

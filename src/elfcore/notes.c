@@ -60,16 +60,29 @@ static struct timeval timeval_of(uint64_t ns)
 	};
 }
 
+/* The kernel gives the numbers of the process's own namespace, as does the C
+ * library in its memory, by which debuggers find a thread. What is outside of
+ * it is 0. */
+static int32_t own_tid(const struct image_thread *thread)
+{
+	return thread->ns_tid ? thread->ns_tid : thread->tid;
+}
+
+static int32_t own_id(const struct image_process *process, pid_t id)
+{
+	return process->threads[0].ns_tid ? 0 : id;
+}
+
 static void add_prstatus(struct buffer *to, const struct image_process *process,
 			 const struct image_thread *thread)
 {
 	struct elf_prstatus status = {
 		.pr_sigpend = thread->sigpending,
 		.pr_sighold = thread->sigblocked,
-		.pr_pid = thread->tid,
-		.pr_ppid = process->ppid,
-		.pr_pgrp = process->pgrp,
-		.pr_sid = process->sid,
+		.pr_pid = own_tid(thread),
+		.pr_ppid = own_id(process, process->ppid),
+		.pr_pgrp = own_id(process, process->pgrp),
+		.pr_sid = own_id(process, process->sid),
 		.pr_utime = timeval_of(thread->utime_ns),
 		.pr_stime = timeval_of(thread->stime_ns),
 		.pr_fpvalid = 1,
@@ -109,10 +122,10 @@ static void add_prpsinfo(struct buffer *to, const struct image_process *process)
 		.pr_flag = process->flags,
 		.pr_uid = process->uids[0],
 		.pr_gid = process->gids[0],
-		.pr_pid = process->pid,
-		.pr_ppid = process->ppid,
-		.pr_pgrp = process->pgrp,
-		.pr_sid = process->sid,
+		.pr_pid = own_tid(&process->threads[0]),
+		.pr_ppid = own_id(process, process->ppid),
+		.pr_pgrp = own_id(process, process->pgrp),
+		.pr_sid = own_id(process, process->sid),
 	};
 
 	memcpy(info.pr_fname, process->name,

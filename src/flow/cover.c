@@ -234,12 +234,62 @@ int cover_add(struct cover *cover, struct capture *capture,
 	return update(cover, capture, layout, files, false, n_added);
 }
 
+/* Takes a range out of the cover: what is there is not what was armed. */
+static int forget(struct cover *cover, struct capture *capture,
+		  struct range range)
+{
+	_cleanup_parts_ struct parts next = {};
+	int r = capture_drop(capture, cover->space, range);
+
+	for (size_t i = 0; !r && i < cover->n_parts; i++) {
+		struct cover_part before = cover->parts[i], after = before;
+
+		before.range.end = min_u64(before.range.end, range.start);
+		after.range.start = max_u64(after.range.start, range.end);
+		after.file_offset +=
+			after.range.start - cover->parts[i].range.start;
+		if (before.range.start < before.range.end)
+			r = append(&next, &before);
+		if (!r && after.range.start < after.range.end)
+			r = append(&next, &after);
+	}
+	if (r)
+		return r;
+	free(cover->parts);
+	cover->parts = steal_ptr(next.parts);
+	cover->n_parts = next.n;
+	return 0;
+}
+
+/* Mappings that came where a region had a hole when it was registered. */
+static int forget_unregistered(struct cover *cover, struct capture *capture,
+			       const struct layout *layout)
+{
+	for (size_t i = 0; i < layout->maps.n_maps; i++) {
+		const struct layout_item *item = &layout->items[i];
+		int r;
+
+		if (item->how != LAYOUT_CAPTURE)
+			continue;
+		r = capture_is_registered(capture, cover->space,
+					  item->map->range);
+		if (!r)
+			r = forget(cover, capture, item->map->range);
+		if (r < 0)
+			return log_errno(r,
+					 "pid %d: looking at what is armed: %m",
+					 cover->pid);
+	}
+	return 0;
+}
+
 int cover_finish(struct cover *cover, struct capture *capture,
 		 const struct layout *layout, const struct mapped_files *files)
 {
 	size_t ignored;
+	int r = forget_unregistered(cover, capture, layout);
 
-	return update(cover, capture, layout, files, true, &ignored);
+	return r ? r : update(cover, capture, layout, files, true, &ignored);
 }
 
 void cover_deinit(struct cover *cover)

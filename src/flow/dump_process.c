@@ -2,7 +2,6 @@
 #include "flow/dump_process.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -16,6 +15,8 @@
 #include "flow/setup.h"
 #include "flow/subject.h"
 #include "sys/caps.h"
+#include "sys/procfs.h"
+#include "sys/procstat.h"
 #include "sys/proctree.h"
 #include "sys/rlimit.h"
 #include "sys/sched.h"
@@ -82,6 +83,16 @@ static int list_processes(const struct dump_options *options, pid_t **pids,
 	return 0;
 }
 
+/* A zombie has ended. */
+static bool is_alive(pid_t pid)
+{
+	_cleanup_close_ int proc_fd = procfs_open(pid);
+	struct proc_stat stat;
+
+	return proc_fd >= 0 && !procstat_read(proc_fd, 0, &stat) &&
+	       stat.state != 'Z' && stat.state != 'X';
+}
+
 /* Find and probe: nothing is touched. */
 static int open_subjects(struct attempt *a)
 {
@@ -94,9 +105,18 @@ static int open_subjects(struct attempt *a)
 	a->subjects = calloc(n, sizeof(*a->subjects));
 	if (!a->subjects)
 		return -ENOMEM;
-	for (size_t i = 0; !r && i < n; i++)
-		r = subject_open(&a->subjects[a->n_subjects++], pids[i],
-				 a->options->all, &a->files);
+	for (size_t i = 0; !r && i < n; i++) {
+		struct subject *s = &a->subjects[a->n_subjects];
+
+		r = subject_open(s, pids[i], a->options->all, &a->files);
+		if (r && i && !is_alive(pids[i])) {
+			/* A child that has ended by now. */
+			subject_close(s);
+			r = 0;
+			continue;
+		}
+		a->n_subjects++;
+	}
 	return r;
 }
 
@@ -371,6 +391,7 @@ static int dump_once(const struct dump_options *options, bool hold,
 		.is_last = is_last,
 		.stats = stats,
 		.cgroup = CGROUP_FREEZE_INIT,
+		.images = PROCESS_IMAGES_INIT,
 		.started_ns = now_ns(),
 		.started_unix_ns = setup_unix_ns(),
 	};
@@ -401,11 +422,6 @@ static int dump_once(const struct dump_options *options, bool hold,
 	if (!r)
 		r = capture_drain(a.capture);
 	return r ? r : finish(&a);
-}
-
-static bool is_alive(pid_t pid)
-{
-	return !kill(pid, 0) || errno != ESRCH;
 }
 
 int dump_process(const struct dump_options *options, struct image_stats *stats)

@@ -70,12 +70,9 @@ int process_images_begin(struct process_images *images,
 			 const struct dump_options *options,
 			 struct subject *subjects, size_t n_subjects)
 {
-	*images = (struct process_images){
-		.options = options,
-		.subjects = subjects,
-		.n_subjects = n_subjects,
-		.dir = PARTIAL_DIR_INIT,
-	};
+	images->options = options;
+	images->subjects = subjects;
+	images->n_subjects = n_subjects;
 	if (options->tree)
 		return begin_tree(images);
 	if (!strcmp(options->out, "-"))

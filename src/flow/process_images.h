@@ -22,6 +22,8 @@ struct process_images {
 	char *spool;		/* a directory, where a stream is made */
 };
 
+#define PROCESS_IMAGES_INIT ((struct process_images){ .dir = PARTIAL_DIR_INIT })
+
 /* Claims the places; nothing else was done yet. */
 int process_images_begin(struct process_images *images,
 			 const struct dump_options *options,

@@ -154,7 +154,7 @@ int subject_prepare(struct subject *s)
 {
 	s->copies.pid = s->target.pid;
 	s->copies.mem_fd = s->mem_fd;
-	return copies_prepare(&s->copies, s->pagemap_fd, &s->layout);
+	return copies_prepare(&s->copies, s->pagemap_fd, &s->layout, s->files);
 }
 
 static int add_region(struct subject *s, struct range range,
@@ -202,7 +202,8 @@ int subject_take(struct subject *s, struct capture *capture)
 	if (!r)
 		r = cover_finish(&s->cover, capture, &s->layout, s->files);
 	if (!r)
-		r = copies_take(&s->copies, s->pagemap_fd, &s->layout);
+		r = copies_take(&s->copies, s->pagemap_fd, &s->layout,
+				s->files);
 	return r ? r : add_covered(s);
 }
 
@@ -285,7 +286,8 @@ static int put_file_pages(struct subject *s, const struct layout_item *item,
 			  unsigned region, struct range range, uint8_t *buf)
 {
 	const struct proc_map *map = item->map;
-	int fd = s->files->files[item->file].fd;
+	/* What is no file's on a disk has changed since. */
+	int fd = layout_is_sysv(map) ? -1 : s->files->files[item->file].fd;
 
 	while (range.start < range.end) {
 		uint64_t offset = range.start - map->range.start;

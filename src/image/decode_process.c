@@ -258,12 +258,14 @@ static int decode_thread(const Snapuffd__Thread *message,
 	int r;
 
 	if (!message->tid || message->tid > INT_MAX ||
+	    message->ns_tid > INT_MAX ||
 	    message->name.len > COMM_MAX || message->regs.len != REGS_LEN ||
 	    message->xstate.len < XSTATE_MIN ||
 	    message->xstate.len > XSTATE_MAX ||
 	    (message->has_siginfo && message->siginfo.len != SIGINFO_LEN))
 		return -EBADMSG;
 	thread->tid = (pid_t)message->tid;
+	thread->ns_tid = (pid_t)message->ns_tid;
 	thread->sigpending = message->sigpending;
 	thread->sigblocked = message->sigblocked;
 	thread->utime_ns = message->utime_ns;

@@ -154,6 +154,8 @@ static int encode_thread(struct record *record,
 	Snapuffd__Thread message = SNAPUFFD__THREAD__INIT;
 
 	message.tid = (uint32_t)thread->tid;
+	if (thread->ns_tid)
+		SET(message, ns_tid, (uint32_t)thread->ns_tid);
 	message.name = bytes_of(thread->name);
 	message.regs = blob_of(thread->regs, thread->regs_len);
 	message.xstate = blob_of(thread->xstate, thread->xstate_len);

@@ -115,6 +115,7 @@ struct image_mapping {
 /* The registers are as ptrace(2) gives them on x86-64. */
 struct image_thread {
 	pid_t tid;
+	pid_t ns_tid; /* in its own pid namespace; 0: the same */
 	char *name;
 	uint8_t *regs; /* NT_PRSTATUS: struct user_regs_struct */
 	size_t regs_len;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "sys/pagemap.h"
@@ -39,8 +40,35 @@ static int add_run(struct range run, unsigned flags, void *data)
 	return 0;
 }
 
+/* Pages that a file of memory holds; the process need not have them mapped. */
+static int add_data(struct copies *copies, int fd, const struct proc_map *map)
+{
+	uint64_t end = map->offset + range_len(map->range);
+	uint64_t to_addr = map->range.start - map->offset;
+	uint64_t at = map->offset;
+	int r = 0;
+
+	while (!r && at < end) {
+		off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
+
+		if (data < 0)
+			return errno == ENXIO ? 0 : -errno;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0)
+			return -errno;
+		if ((uint64_t)data >= end)
+			return 0;
+		at = min_u64(ROUND_UP((uint64_t)hole, PAGE_SIZE), end);
+		r = add_run((struct range){ to_addr + (uint64_t)data,
+					    to_addr + at },
+			    0, copies);
+	}
+	return r;
+}
+
 static int find_runs(struct copies *copies, int pagemap_fd,
-		     const struct layout *layout)
+		     const struct layout *layout,
+		     const struct mapped_files *files)
 {
 	int r = 0;
 
@@ -56,6 +84,9 @@ static int find_runs(struct copies *copies, int pagemap_fd,
 		/* Of the vdso every page is the process's. */
 		if (!item->map->inode)
 			r = add_run(held, 0, copies);
+		else if (layout_is_sysv(item->map))
+			r = add_data(copies, files->files[item->file].fd,
+				     item->map);
 		else
 			r = pagemap_walk_own(pagemap_fd, held, add_run, copies);
 	}
@@ -81,15 +112,15 @@ static int make_room(struct copies *copies, uint64_t size)
 
 static int failed(const struct copies *copies, int r)
 {
-	return log_errno(
-		r, "pid %d: copying its private pages of mapped files: %m",
-		copies->pid);
+	return log_errno(r, "pid %d: copying what cannot be protected: %m",
+			 copies->pid);
 }
 
 int copies_prepare(struct copies *copies, int pagemap_fd,
-		   const struct layout *layout)
+		   const struct layout *layout,
+		   const struct mapped_files *files)
 {
-	int r = find_runs(copies, pagemap_fd, layout);
+	int r = find_runs(copies, pagemap_fd, layout, files);
 
 	if (!r)
 		r = make_room(copies, copies->len + SPARE);
@@ -97,7 +128,7 @@ int copies_prepare(struct copies *copies, int pagemap_fd,
 		return failed(copies, r);
 	if (copies->len > MUCH)
 		log_warning(
-			"pid %d: %llu MiB of private pages of files on disks cannot be protected and are copied while it stands",
+			"pid %d: %llu MiB of memory (private pages of files on disks, System V shared memory) cannot be protected and are copied while it stands",
 			copies->pid, (unsigned long long)(copies->len / MIB));
 	return 0;
 }
@@ -123,9 +154,9 @@ static int read_runs(struct copies *copies)
 }
 
 int copies_take(struct copies *copies, int pagemap_fd,
-		const struct layout *layout)
+		const struct layout *layout, const struct mapped_files *files)
 {
-	int r = find_runs(copies, pagemap_fd, layout);
+	int r = find_runs(copies, pagemap_fd, layout, files);
 
 	if (!r)
 		r = make_room(copies, copies->len);

@@ -3,8 +3,8 @@
 
 /*
  * The pages that are copied while the process stands, since nothing can protect
- * them: those of LAYOUT_COPY that are its own and no longer the file's. Mostly
- * the data segments of its program and libraries, some hundred KiB.
+ * them: those of LAYOUT_COPY that are its own and no file's. Mostly the data
+ * segments of its program and libraries, some hundred KiB.
  */
 
 #include <stddef.h>
@@ -28,11 +28,12 @@ struct copies {
  * the process runs. 0 or an error that is logged.
  */
 int copies_prepare(struct copies *copies, int pagemap_fd,
-		   const struct layout *layout);
+		   const struct layout *layout,
+		   const struct mapped_files *files);
 
 /* The same look again, and the copy; the process stands. */
 int copies_take(struct copies *copies, int pagemap_fd,
-		const struct layout *layout);
+		const struct layout *layout, const struct mapped_files *files);
 
 void copies_deinit(struct copies *copies);
 

@@ -258,11 +258,14 @@ static int describe_thread(struct image_thread *thread,
 			   const struct tracer_thread *from)
 {
 	struct proc_stat stat = { .name = "?" };
+	pid_t ns_tid = from->tid;
 
 	/* It may have ended since; its name is no part of the instant. */
 	procstat_read(target->proc_fd, from->tid, &stat);
+	procstat_read_ns_tid(target->proc_fd, from->tid, &ns_tid);
 	*thread = (struct image_thread){
 		.tid = from->tid,
+		.ns_tid = ns_tid == from->tid ? 0 : ns_tid,
 		.name = strdup(stat.name),
 		.regs = copy_bytes(&from->regs, sizeof(from->regs)),
 		.regs_len = sizeof(from->regs),

@@ -31,6 +31,11 @@ static bool is_made_up(const struct proc_map *map)
 	       is_named(map, "[vsyscall]") || is_named(map, "[uprobes]");
 }
 
+bool layout_is_sysv(const struct proc_map *map)
+{
+	return map->shared && map->inode && !strncmp(map->path, "/SYSV", 5);
+}
+
 static bool has_no_name(const struct proc_map *map)
 {
 	static const char suffix[] = " (deleted)";
@@ -81,7 +86,7 @@ static enum layout_how choose_how(const struct proc_map *map,
 				  const struct mapped_file *file,
 				  unsigned flags, bool written)
 {
-	if (is_named(map, "[vdso]"))
+	if (is_named(map, "[vdso]") || layout_is_sysv(map))
 		return LAYOUT_COPY;
 	if (!file || file->is_memory) {
 		/* What it may never write to, userfaultfd does not take. */

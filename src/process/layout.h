@@ -21,9 +21,10 @@ enum layout_how {
 	LAYOUT_NONE,
 	/* Write-protected, captured while the process runs on. */
 	LAYOUT_CAPTURE,
-	/* A private mapping of a file on a disk, which userfaultfd cannot
-	 * protect: pages that the process has written to are copied in the
-	 * freeze, the rest is read from the file later. */
+	/* What userfaultfd cannot protect. A private mapping of a file on a
+	 * disk: pages that the process has written to are copied in the freeze,
+	 * the rest is read from the file later. System V shared memory: all
+	 * pages are copied. */
 	LAYOUT_COPY,
 	/* Read from the file later. */
 	LAYOUT_FILE,
@@ -59,6 +60,9 @@ struct layout_rules {
 int process_layout_read(struct layout *layout, const struct target *target,
 			const struct layout_rules *rules,
 			struct mapped_files *files);
+/* System V shared memory (shmat(2)). */
+bool layout_is_sysv(const struct proc_map *map);
+
 void process_layout_deinit(struct layout *layout);
 
 #define _cleanup_layout_ _cleanup_(process_layout_deinit)

@@ -69,6 +69,28 @@ static const char *find_line(const char *text, const char *field)
 	return at ? at + strlen(field) : NULL;
 }
 
+int procstat_read_ns_tid(int proc_fd, pid_t tid, pid_t *ns_tid)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *at;
+	char *end;
+	int r = read_text(proc_fd, tid, "status", &text);
+
+	if (r)
+		return r;
+	*ns_tid = tid;
+	at = find_line(text, "\nNSpid:");
+	while (at) {
+		long number = strtol(at + strspn(at, "\t "), &end, 10);
+
+		if (at[strspn(at, "\t ")] == '\n' || end == at)
+			break;
+		*ns_tid = (pid_t)number;
+		at = end;
+	}
+	return 0;
+}
+
 static int read_four(const char *text, const char *field, uid_t ids[4])
 {
 	const char *at = find_line(text, field);

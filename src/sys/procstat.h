@@ -23,6 +23,10 @@ struct proc_stat {
 
 int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat);
 
+/* The number of a thread in the innermost pid namespace that it is in (NSpid,
+ * since 4.1). */
+int procstat_read_ns_tid(int proc_fd, pid_t tid, pid_t *ns_tid);
+
 struct proc_creds {
 	uid_t uids[4]; /* real, effective, saved, file system */
 	gid_t gids[4];

@@ -237,56 +237,6 @@ static int seize_all_new(struct tracer *tracer, size_t *n_new)
 	return r;
 }
 
-/* Hands on the signals that arrive before it stops for us. */
-static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
-{
-	struct ptrace_stop stop;
-	int r;
-
-	for (;;) {
-		r = ptrace_wait(thread->tid, tracer->deadline_ns, &stop);
-		if (r)
-			break;
-		switch (stop.kind) {
-		case PTRACE_STOP_GONE:
-			return 0;
-		case PTRACE_STOP_EVENT:
-		case PTRACE_STOP_GROUP:
-			thread->stands = true;
-			thread->stopped = stop.kind == PTRACE_STOP_GROUP;
-			return 0;
-		case PTRACE_STOP_SIGNAL:
-			r = ptrace_cont(thread->tid, stop.sig);
-			break;
-		default:
-			r = ptrace_cont(thread->tid, 0);
-		}
-		if (r)
-			break;
-	}
-	if (r == -ESRCH)
-		return 0;
-	if (r == -ETIMEDOUT) {
-		log_error(
-			"pid %d: thread %d did not stop in time; it may be in uninterruptible sleep",
-			tracer->processes[thread->process].target->pid,
-			thread->tid);
-		return r;
-	}
-	return log_errno(r, "thread %d: stopping it: %m", thread->tid);
-}
-
-static int stop_from(struct tracer *tracer, size_t first)
-{
-	int r = 0;
-
-	for (size_t i = first; i < tracer->n_threads; i++)
-		ptrace_interrupt(tracer->threads[i].tid);
-	for (size_t i = first; !r && i < tracer->n_threads; i++)
-		r = wait_for_stop(tracer, &tracer->threads[i]);
-	return r;
-}
-
 /* In the freeze: what is not read here will be gone. */
 static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 {
@@ -322,6 +272,57 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 		 : 0;
 }
 
+/* Hands on the signals that arrive before it stops for us. */
+static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
+{
+	struct ptrace_stop stop;
+	int r;
+
+	for (;;) {
+		r = ptrace_wait(thread->tid, tracer->deadline_ns, &stop);
+		if (r)
+			break;
+		switch (stop.kind) {
+		case PTRACE_STOP_GONE:
+			return 0;
+		case PTRACE_STOP_EVENT:
+		case PTRACE_STOP_GROUP:
+			thread->stands = true;
+			thread->stopped = stop.kind == PTRACE_STOP_GROUP;
+			/* At once: if we are killed, it has what it needs. */
+			return read_thread(tracer, thread);
+		case PTRACE_STOP_SIGNAL:
+			r = ptrace_cont(thread->tid, stop.sig);
+			break;
+		default:
+			r = ptrace_cont(thread->tid, 0);
+		}
+		if (r)
+			break;
+	}
+	if (r == -ESRCH)
+		return 0;
+	if (r == -ETIMEDOUT) {
+		log_error(
+			"pid %d: thread %d did not stop in time; it may be in uninterruptible sleep",
+			tracer->processes[thread->process].target->pid,
+			thread->tid);
+		return r;
+	}
+	return log_errno(r, "thread %d: stopping it: %m", thread->tid);
+}
+
+static int stop_from(struct tracer *tracer, size_t first)
+{
+	int r = 0;
+
+	for (size_t i = first; i < tracer->n_threads; i++)
+		ptrace_interrupt(tracer->threads[i].tid);
+	for (size_t i = first; !r && i < tracer->n_threads; i++)
+		r = wait_for_stop(tracer, &tracer->threads[i]);
+	return r;
+}
+
 static void let_go(struct tracer *tracer)
 {
 	for (size_t i = 0; i < tracer->n_threads; i++)
@@ -352,8 +353,6 @@ static int freeze(struct tracer *tracer)
 	/* Whoever stands waits for this thread; until the thaw. */
 	tracer->before = sched_raise();
 	r = stop_all(tracer);
-	for (size_t i = 0; !r && i < tracer->n_threads; i++)
-		r = read_thread(tracer, &tracer->threads[i]);
 	if (!r)
 		return 0;
 	let_go(tracer);

@@ -19,6 +19,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/ptrace.h>
 #include <signal.h>
 #include <string.h>
@@ -185,17 +186,21 @@ static struct range find_loss(uint64_t nr, const uint64_t *args)
 	case SYS_mmap:
 		return args[3] & MAP_FIXED ? from_to(args[0], args[1]) : none;
 	case SYS_mremap:
-		/* A move is followed by the engine. */
 		if (args[3] & MREMAP_FIXED)
-			return from_to(args[4], args[2]);
-		if (args[2] < args[1])
-			return from_to(args[0] + args[2], args[1] - args[2]);
+			return all;
+		if (args[3] & MREMAP_MAYMOVE || args[2] < args[1])
+			return from_to(args[0], args[1]);
 		return none;
 	case SYS_brk:
 		/* Up to the next mapping, which is far away. */
 		return args[0] ? from_to(args[0], GIB) : none;
 	case SYS_shmdt:
 		return from_to(args[0], 1);
+	/* Of which memory, the descriptor does not tell. */
+	case SYS_ftruncate:
+		return all;
+	case SYS_fallocate:
+		return args[1] & ~(uint64_t)FALLOC_FL_KEEP_SIZE ? all : none;
 	case SYS_execve:
 	case SYS_execveat:
 	case SYS_exit_group:

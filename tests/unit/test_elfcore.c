@@ -424,11 +424,12 @@ static void read_thread(pid_t tid, struct image_thread *thread)
 		ptrace_get_xstate(tid, thread->xstate, &thread->xstate_len), 0);
 }
 
-/* Of files all but text and headers: what was relocated is not writable now. */
+/* Of files all but text and headers: what was relocated is not writable now.
+ * Terabytes are a sanitizer's. */
 static bool is_kept(const struct proc_map *map)
 {
-	if (!map->read || !strncmp(map->path, "[vvar", 5) ||
-	    !strcmp(map->path, "[vsyscall]"))
+	if (!map->read || range_len(map->range) > GIB ||
+	    !strncmp(map->path, "[vvar", 5) || !strcmp(map->path, "[vsyscall]"))
 		return false;
 	return map->write || !map->inode || (!map->exec && map->offset);
 }
