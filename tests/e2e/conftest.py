@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import guest as guest_module
-from harness import host
-from harness.guest import Guest
+pytest.register_assert_rewrite(
+    "harness.procstate", "harness.cli", "harness.process"
+)
 
-pytest.register_assert_rewrite("harness.procstate", "harness.cli")
+from harness import guest as guest_module  # noqa: E402
+from harness import host, victim  # noqa: E402
+from harness.guest import Guest  # noqa: E402
+from harness.process import Targets  # noqa: E402
 
 
 def pytest_configure(config):
@@ -61,6 +64,22 @@ def module_guests(guest_files):
     guests = Guests()
     yield guests
     guests.close()
+
+
+@pytest.fixture
+def targets():
+    """Starts processes that are no QEMU."""
+    host.require_root()
+    targets = Targets()
+    yield targets
+    targets.close()
+
+
+@pytest.fixture(scope="session")
+def victim_exe(tmp_path_factory):
+    if not shutil.which("cc"):
+        pytest.skip("cc is not installed")
+    return victim.build(tmp_path_factory.mktemp("victim"))
 
 
 @pytest.fixture

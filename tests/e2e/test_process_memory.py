@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory that goes away while it is captured: each dump is right, or says that
+it could not be kept consistent.  Never wrong."""
+
+import os
+import shutil
+import threading
+import time
+
+import pytest
+from harness import cli, host, process, victim
+from harness.core import Core
+
+KINDS = ("unmap", "free", "discard", "remap", "punch", "protect", "threads",
+         "fork", "exec")  # fmt: skip
+N_DUMPS = 6
+
+
+@pytest.fixture
+def judge(victim_exe, tmp_path):
+    process.require_gdb()
+
+    def judge(core):
+        return victim.judge(victim_exe, core, tmp_path / "facts")
+
+    return judge
+
+
+@pytest.fixture
+def start(targets, victim_exe):
+    def start(*words, **options):
+        return targets.start([victim_exe, *words], "^ready$", **options)
+
+    return start
+
+
+def assert_sound(target):
+    """Nothing that it read in its own memory was wrong, and it goes on."""
+    first = victim.rows(target.command("churn"))
+    time.sleep(0.3)
+    second = victim.rows(target.command("churn"))
+    for name, (_, values) in second.items():
+        assert values["failed"] == 0, (name, values)
+        assert values["rounds"] > first[name][1]["rounds"], f"{name} hangs"
+    target.command("check")
+
+
+def dump_in_a_row(target, judge, out, *options, n=N_DUMPS, tolerant=True):
+    """Returns the exit codes."""
+    allow = (cli.DONE, cli.INCONSISTENT) if tolerant else (cli.DONE,)
+    codes = []
+    for _ in range(n):
+        dumped = process.dump(target.pid, out, *options, allow=allow)
+        codes.append(dumped.code)
+        if dumped.code == cli.DONE:
+            judge(dumped.core)
+        shutil.rmtree(out, ignore_errors=True)
+        process.assert_clean(target.pid)
+    print(f"exit codes: {codes}")
+    return codes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_kind(start, judge, out, kind):
+    target = start("journal=1", f"churn={kind}")
+    codes = dump_in_a_row(target, judge, out)
+    assert_sound(target)
+    # A dumper that never succeeds is right, and of no use.
+    assert cli.DONE in codes
+
+
+def test_all_kinds_at_once(start, judge, out):
+    target = start("journal=2", "registers", "churn=" + ",".join(KINDS))
+    dump_in_a_row(target, judge, out)
+    assert_sound(target)
+
+
+def test_retries(start, judge, out):
+    """What is discarded is tried again."""
+    target = start("journal=1", "churn=unmap,free")
+    dump_in_a_row(target, judge, out, "--retries", "5")
+    assert_sound(target)
+
+
+@pytest.mark.parametrize("hold", ["yes", "auto", "no"])
+def test_hold_unmaps(start, judge, out, hold):
+    """Held back, no unmapping can cost the snapshot."""
+    target = start("journal=1", "churn=unmap,free,discard,threads")
+    codes = dump_in_a_row(target, judge, out, f"--hold-unmaps={hold}",
+                          tolerant=hold != "yes")  # fmt: skip
+    assert codes.count(cli.DONE) >= 1
+    assert_sound(target)
+
+
+def test_discards_alone_lose_nothing(start, judge, out):
+    """madvise waits for the page to be captured: never exit 4."""
+    target = start("journal=1", "churn=discard")
+    dump_in_a_row(target, judge, out, tolerant=False)
+    assert_sound(target)
+
+
+RESERVE = """
+import mmap, sys
+hole = mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | 0x4000)  # NORESERVE
+for at in range(0, 4 << 30, 64 << 20):
+    hole[at] = 1
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_that_is_not_there_costs_nothing(targets, out):
+    """4 GiB of which 64 pages exist: so much is written, and so much stays."""
+    target = targets.start(["/usr/bin/python3", "-c", RESERVE], "ready")
+    before = rss_kib(target.pid)
+    with process.unharmed(target):
+        dumped = process.dump(target.pid, out)
+    blocks = sum(p.stat().st_blocks // 2 for p in out.iterdir())
+    assert dumped.core.stat().st_size > 4 << 30
+    assert blocks < before * 1.1 + 4096
+    assert rss_kib(target.pid) < before * 1.1 + 1024
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status
+                    if line.startswith("VmRSS:"))  # fmt: skip
+
+
+PYTHON = os.path.realpath("/usr/bin/python3")
+NT_FILE = 0x46494C45
+EXEC = "import os, sys, time; print('ready', flush=True); time.sleep({}); " \
+       "os.execv('/bin/sleep', ['sleep', '60'])"  # fmt: skip
+
+
+def test_exec_meanwhile(targets, out):
+    """The program that was dumped is replaced by another one."""
+    for delay in (0.05, 0.1, 0.2):
+        target = targets.start(
+            ["/usr/bin/python3", "-c", EXEC.format(delay)], "ready"
+        )
+        code = process.dump(
+            target.pid, out,
+            allow=(cli.DONE, cli.INCONSISTENT, cli.FAILED, cli.REFUSED),
+        ).code  # fmt: skip
+        host.wait_for(lambda: target.exe.endswith("/sleep"))
+        process.assert_clean(target.pid)
+        if code == cli.DONE:
+            # Which of the two it was then.
+            core = out / "memory.core"
+            files = next(data for _, kind, data in Core(core).notes()
+                         if kind == NT_FILE)  # fmt: skip
+            exe = PYTHON if PYTHON.encode() in files else target.exe
+            names = process.gdb_backtrace(exe, core, target.pid)
+            assert any("sleep" in name for name in names), names
+        shutil.rmtree(out, ignore_errors=True)
+
+
+def test_two_dumpers_at_once(start, judge, out):
+    """One of them may be refused; neither core is wrong."""
+    cli.program()
+    target = start("journal=1", "churn=threads,fork")
+    codes, cores = [], []
+
+    def run(path):
+        result = cli.run("dump", "--pid", target.pid, "--out", path)
+        codes.append(result.code)
+        if result.code == cli.DONE:
+            cores.append(path / "memory.core")
+
+    paths = [out, out.with_name("image2")]
+    threads = [threading.Thread(target=run, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(codes) == 2 and set(codes) <= {0, 1, 3, 4}, codes
+    for core in cores:
+        judge(core)
+    process.assert_clean(target.pid)
+    assert_sound(target)

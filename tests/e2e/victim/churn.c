@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "victim.h"
+
+/*
+ * A thread for each way in which memory comes and goes, with a block each that
+ * says what of it must be there. Fresh memory is zero where it is not written.
+ */
+enum churn_state {
+	CHURN_NONE,    /* nothing can be said */
+	CHURN_FILLING, /* n_done pages are stamped, the others are zero */
+	CHURN_WHOLE,   /* all are stamped */
+};
+
+struct churn {
+	char name[NAME_LEN];
+	bool (*round)(struct churn *);
+	/* In this order on the way up, the reverse on the way down. */
+	volatile uint64_t *volatile at;
+	volatile uint64_t n_pages;
+	volatile uint64_t step;
+	volatile uint64_t n_done;
+	volatile int state;
+	bool on;
+	uint64_t n_rounds;
+	uint64_t n_failed;
+	unsigned int seed;
+};
+
+#define N_PAGES_MAX 2048
+
+extern char **environ;
+
+static void fill(struct churn *churn, void *at, uint64_t n_pages)
+{
+	churn->at = at;
+	churn->n_pages = n_pages;
+	churn->step++;
+	churn->n_done = 0;
+	churn->state = CHURN_FILLING;
+	while (churn->n_done < n_pages) {
+		victim_stamp(&churn->at[churn->n_done * PAGE_WORDS],
+			     churn->step);
+		churn->n_done++;
+	}
+	churn->state = CHURN_WHOLE;
+}
+
+static bool is_whole(const struct churn *churn)
+{
+	for (uint64_t i = 0; i < churn->n_pages; i++) {
+		if (!victim_is_stamped(&churn->at[i * PAGE_WORDS], churn->step))
+			return false;
+	}
+	return true;
+}
+
+static uint64_t some_pages(struct churn *churn)
+{
+	return 64 + (unsigned int)rand_r(&churn->seed) % (N_PAGES_MAX - 64);
+}
+
+static void *map(uint64_t n_pages, int flags, int fd)
+{
+	void *at = mmap(NULL, n_pages * PAGE_LEN, PROT_READ | PROT_WRITE, flags,
+			fd, 0);
+
+	if (at == MAP_FAILED)
+		victim_die("churn: mmap: %s", strerror(errno));
+	return at;
+}
+
+static void *map_fresh(uint64_t n_pages)
+{
+	return map(n_pages, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+/* Ends a block that was `map`ped. */
+static bool unmap(struct churn *churn)
+{
+	bool whole = is_whole(churn);
+
+	churn->state = CHURN_NONE;
+	munmap((void *)churn->at, churn->n_pages * PAGE_LEN);
+	return whole;
+}
+
+static bool round_unmap(struct churn *churn)
+{
+	uint64_t n_pages = some_pages(churn);
+
+	fill(churn, map_fresh(n_pages), n_pages);
+	return unmap(churn);
+}
+
+/* The heap's own blocks are not aligned: a page more. */
+static bool round_free(struct churn *churn)
+{
+	uint64_t n_pages = some_pages(churn);
+	char *block = malloc((n_pages + 1) * PAGE_LEN);
+	uint64_t *at;
+	bool whole;
+
+	if (!block)
+		victim_die("churn: malloc");
+	at = (uint64_t *)(((uintptr_t)block + PAGE_LEN - 1) & -PAGE_LEN);
+	/* It is not fresh. */
+	memset(at, 0, n_pages * PAGE_LEN);
+	fill(churn, at, n_pages);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	free(block);
+	return whole;
+}
+
+static bool round_discard(struct churn *churn)
+{
+	bool whole = true;
+
+	if (!churn->at)
+		churn->at = map_fresh(N_PAGES_MAX);
+	fill(churn, (void *)churn->at, N_PAGES_MAX);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	madvise((void *)churn->at, N_PAGES_MAX * PAGE_LEN, MADV_DONTNEED);
+	return whole && churn->at[0] == 0;
+}
+
+/* Half of a mapping goes, then it grows again, then all of it moves. */
+static bool round_remap(struct churn *churn)
+{
+	uint64_t n_pages = some_pages(churn) & ~1UL;
+	void *at = map_fresh(n_pages);
+	bool whole;
+
+	fill(churn, at, n_pages);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	at = mremap(at, n_pages * PAGE_LEN, n_pages / 2 * PAGE_LEN, 0);
+	churn->n_pages = n_pages / 2;
+	churn->state = CHURN_WHOLE;
+	whole &= is_whole(churn);
+	churn->state = CHURN_NONE;
+	at = mremap(at, n_pages / 2 * PAGE_LEN, 2 * n_pages * PAGE_LEN,
+		    MREMAP_MAYMOVE);
+	if (at == MAP_FAILED)
+		victim_die("churn: mremap: %s", strerror(errno));
+	churn->at = at;
+	churn->state = CHURN_WHOLE;
+	whole &= is_whole(churn);
+	churn->state = CHURN_NONE;
+	memset(at, 0, n_pages / 2 * PAGE_LEN);
+	fill(churn, at, 2 * n_pages);
+	return whole & unmap(churn);
+}
+
+static bool round_punch(struct churn *churn)
+{
+	int fd = memfd_create("victim-churn", MFD_CLOEXEC);
+	bool whole;
+
+	if (fd < 0 || ftruncate(fd, N_PAGES_MAX * PAGE_LEN))
+		victim_die("churn: memfd: %s", strerror(errno));
+	fill(churn, map(N_PAGES_MAX, MAP_SHARED, fd), N_PAGES_MAX);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+		      N_PAGES_MAX * PAGE_LEN))
+		victim_die("churn: punch: %s", strerror(errno));
+	whole &= churn->at[0] == 0;
+	fill(churn, (void *)churn->at, N_PAGES_MAX);
+	close(fd);
+	return whole & unmap(churn);
+}
+
+static bool round_protect(struct churn *churn)
+{
+	uint64_t n_pages = some_pages(churn);
+	void *at = map_fresh(n_pages);
+
+	fill(churn, at, n_pages);
+	mprotect(at, n_pages * PAGE_LEN, PROT_READ);
+	usleep(500);
+	mprotect(at, n_pages * PAGE_LEN, PROT_NONE);
+	usleep(500);
+	mprotect(at, n_pages * PAGE_LEN, PROT_READ | PROT_WRITE);
+	return unmap(churn);
+}
+
+static void *use_stack(void *argument)
+{
+	/* One page more, for it starts at some byte. */
+	char block[33 * PAGE_LEN];
+	struct churn *churn = argument;
+	uint64_t *at =
+		(uint64_t *)(((uintptr_t)block + PAGE_LEN - 1) & -PAGE_LEN);
+	bool whole;
+
+	memset(at, 0, 32 * PAGE_LEN);
+	fill(churn, at, 32);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	return whole ? churn : NULL;
+}
+
+static bool round_threads(struct churn *churn)
+{
+	void *whole = NULL;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, use_stack, churn) ||
+	    pthread_join(thread, &whole))
+		victim_die("churn: threads");
+	return whole;
+}
+
+static bool wait_for(pid_t pid)
+{
+	int status = -1;
+
+	if (waitpid(pid, &status, 0) != pid)
+		victim_die("churn: waitpid: %s", strerror(errno));
+	return status == 0;
+}
+
+static bool round_fork(struct churn *churn)
+{
+	uint64_t n_pages = some_pages(churn);
+	bool whole;
+	pid_t pid;
+
+	fill(churn, map_fresh(n_pages), n_pages);
+	pid = fork();
+	if (pid < 0)
+		victim_die("churn: fork: %s", strerror(errno));
+	if (pid == 0) {
+		/* Copy on write, of pages that may be protected. */
+		whole = is_whole(churn);
+		fill(churn, (void *)churn->at, n_pages);
+		_exit(!(whole && is_whole(churn)));
+	}
+	whole = wait_for(pid);
+	return whole & unmap(churn);
+}
+
+static bool round_exec(struct churn *churn)
+{
+	char *const argv[] = { "true", NULL };
+	pid_t pid;
+
+	(void)churn;
+	if (posix_spawn(&pid, "/bin/true", NULL, NULL, argv, environ))
+		victim_die("churn: spawn");
+	return wait_for(pid);
+}
+
+/* What the judge reads. */
+struct churn churns[] = {
+	{ "unmap", round_unmap },     { "free", round_free },
+	{ "discard", round_discard }, { "remap", round_remap },
+	{ "punch", round_punch },     { "protect", round_protect },
+	{ "threads", round_threads }, { "fork", round_fork },
+	{ "exec", round_exec },
+};
+
+#define N_CHURNS (sizeof(churns) / sizeof(churns[0]))
+
+static void *run(void *argument)
+{
+	struct churn *churn = argument;
+
+	churn->seed = (unsigned int)(churn - churns) + 1;
+	while (!atomic_load(&victim_stop)) {
+		churn->n_failed += !churn->round(churn);
+		churn->n_rounds++;
+		usleep(500);
+	}
+	return NULL;
+}
+
+void churn_start(const char *kinds)
+{
+	char *list = strdup(kinds), *rest = list, *kind;
+	size_t i;
+
+	while ((kind = strsep(&rest, ","))) {
+		for (i = 0; i < N_CHURNS && strcmp(churns[i].name, kind); i++)
+			;
+		if (i == N_CHURNS)
+			victim_die("churn: %s: what?", kind);
+		churns[i].on = true;
+		victim_start(churns[i].name, run, &churns[i]);
+	}
+	free(list);
+	usleep(100000);
+}
+
+void churn_report(void)
+{
+	for (size_t i = 0; i < N_CHURNS; i++) {
+		if (churns[i].on)
+			victim_say("churn %s rounds=%lu failed=%lu",
+				   churns[i].name, churns[i].n_rounds,
+				   churns[i].n_failed);
+	}
+}
