@@ -84,7 +84,8 @@ static int protect_step(const struct capture *capture,
 	int uffd = region->space->desc.uffd;
 	int r = uffd_protect(uffd, step);
 
-	if (r != -ENOENT || !capture->is_taken)
+	if (r != -ENOENT || !capture->is_taken ||
+	    capture->config.registered_by_caller)
 		return r;
 	r = uffd_register_wp(uffd, step);
 	return r ? -ENOENT : uffd_protect(uffd, step);
@@ -144,6 +145,8 @@ static int register_region(struct capture *capture, struct region *region)
 	struct region_part part;
 
 	region->registered = true;
+	if (capture->config.registered_by_caller)
+		return 0;
 	while (region_next_part(region, &rest, &part)) {
 		int r = uffd_register_wp(region->space->desc.uffd, part.range);
 
@@ -366,6 +369,22 @@ static int arm_new_regions(struct capture *capture)
 	return r ? r : look_at_files(capture, !swap);
 }
 
+int capture_start(struct capture *capture, uint64_t n_bytes)
+{
+	int r = start_threads(capture, n_bytes);
+
+	return r ? capture_fail(capture, r) : 0;
+}
+
+int capture_register(struct capture *capture, unsigned space,
+		     struct range range)
+{
+	const struct space *s = capture->spaces[space];
+	int r = uffd_register_wp(s->desc.uffd, range);
+
+	return r ? register_failed(s, range, r) : 0;
+}
+
 int capture_arm(struct capture *capture)
 {
 	int r = arm_new_regions(capture);
@@ -494,11 +513,12 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 
 /* What was unmapped and mapped again has lost its registration; what lost only
  * its pages is registered once more, which changes nothing. */
-static int register_again(struct region *region, struct range range)
+static int register_again(const struct capture *capture, struct region *region,
+			  struct range range)
 {
 	struct region_part part;
 
-	if (!region->registered)
+	if (!region->registered || capture->config.registered_by_caller)
 		return 0;
 	while (region_next_part(region, &range, &part)) {
 		int r = uffd_register_wp(region->space->desc.uffd, part.range);
@@ -510,7 +530,7 @@ static int register_again(struct region *region, struct range range)
 }
 
 /* Whatever changed since it was armed is armed like what was written to. */
-static int note_removed(struct region *region)
+static int note_removed(const struct capture *capture, struct region *region)
 {
 	uint64_t n = region_n_pages(region), first = 0, end;
 
@@ -519,7 +539,7 @@ static int note_removed(struct region *region)
 
 		end = bitmap_find_clear(&region->removed, first, n);
 		bitmap_set_range(&region->noted, first, end);
-		r = register_again(region,
+		r = register_again(capture, region,
 				   (struct range){ region_addr(region, first),
 						   region_addr(region, end) });
 		if (r)
@@ -588,7 +608,7 @@ int capture_rearm(struct capture *capture)
 	fault_thread_sync(capture);
 
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
-		r = note_removed(capture->regions[i]);
+		r = note_removed(capture, capture->regions[i]);
 	if (!r)
 		r = protect_noted_everywhere(capture, &n);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)

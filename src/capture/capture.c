@@ -250,7 +250,9 @@ static void disarm(struct capture *capture)
 		struct range rest = region->desc.range;
 		struct region_part part;
 
-		if (!region->registered)
+		/* Closing the descriptor does it all at once, and in whole
+		 * mappings; but not if a child has inherited it. */
+		if (!region->registered || capture->config.registered_by_caller)
 			continue;
 		region->registered = false;
 		while (region_next_part(region, &rest, &part))

@@ -79,6 +79,13 @@ struct capture_config {
 	 * error before that.
 	 */
 	bool mappings_change;
+	/*
+	 * Regions lie in mappings that capture_register() was called for. To
+	 * register a part of a mapping would split it, and calls such as
+	 * mremap(2) fail on what are two: only whoever has stopped the target
+	 * knows what a whole one is.
+	 */
+	bool registered_by_caller;
 	bool markers;		/* the kernel has UFFD_FEATURE_WP_UNPOPULATED */
 	uint64_t buffer_bytes;	/* at most; what exists may need less */
 	uint64_t granule_bytes; /* power of two, 4 KiB … 2 MiB */
@@ -149,6 +156,17 @@ struct range capture_region_range(const struct capture *capture,
  * now may be added.
  */
 int capture_drop(struct capture *capture, unsigned space, struct range range);
+
+/*
+ * With registered_by_caller, while the target is stopped, in the freeze or
+ * before: `range` is one mapping, all of it. What is registered already stays
+ * so. capture_start() comes before: events are to be read. 0, or logged.
+ */
+int capture_register(struct capture *capture, unsigned space,
+		     struct range range);
+
+/* Starts to read events. `n_bytes` that exist, about, choose the buffers. */
+int capture_start(struct capture *capture, uint64_t n_bytes);
 
 /*
  * In the freeze, before capture_rearm(): whether what one mapping, `range`, has

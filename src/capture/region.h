@@ -45,8 +45,8 @@ struct region_desc {
 	int fd;
 	uint64_t fd_offset;
 	bool shared; /* mapped shared: the file is the memory */
-	/* Holes may be punched into the file: it is read by read(2) alone, since
-	 * to read a hole through a mapping fills it, and none is seen. */
+	/* Holes may be punched into the file: it is read by read(2) alone,
+	 * since to read a hole through a mapping fills it, and none is seen. */
 	bool may_be_punched;
 	/*
 	 * Which file it is, where other regions may map it, too, in this space

@@ -142,20 +142,15 @@ static int add_region(struct cover *cover, struct capture *capture,
 	return capture_add_region(capture, &desc);
 }
 
-/*
- * The union of what is covered and what is wanted. `frozen`: what is covered
- * but not wanted, or wanted as other memory, is dropped; else it stays, and
- * what is wanted in its place waits.
- */
+/* What is covered but not wanted, or wanted as other memory, is dropped; what
+ * is wanted and not covered is added. */
 static int update(struct cover *cover, struct capture *capture,
-		  const struct layout *layout, const struct mapped_files *files,
-		  bool frozen, size_t *n_added)
+		  const struct layout *layout, const struct mapped_files *files)
 {
 	_cleanup_parts_ struct parts wanted = {}, next = {};
 	size_t i = 0, k = 0;
 	int r;
 
-	*n_added = 0;
 	r = list_wanted(&wanted, cover, layout, files);
 	while (!r && (i < cover->n_parts || k < wanted.n)) {
 		struct cover_part *have =
@@ -181,11 +176,7 @@ static int update(struct cover *cover, struct capture *capture,
 							  want->range.start);
 			have->file_offset += range_len(piece.range);
 			have->range.start = piece.range.end;
-			if (frozen)
-				r = capture_drop(capture, cover->space,
-						 piece.range);
-			else
-				r = append(&next, &piece);
+			r = capture_drop(capture, cover->space, piece.range);
 		} else if (want &&
 			   (!have || want->range.start < have->range.start)) {
 			piece = *want;
@@ -197,21 +188,19 @@ static int update(struct cover *cover, struct capture *capture,
 			r = add_region(cover, capture, files, &piece);
 			if (!r)
 				r = append(&next, &piece);
-			++*n_added;
 		} else {
 			bool same = is_same_memory(have, want);
 			uint64_t end =
 				min_u64(have->range.end, want->range.end);
 
-			piece = same || !frozen ? *have : *want;
+			piece = same ? *have : *want;
 			piece.range.end = end;
-			if (!same && frozen) {
+			if (!same) {
 				r = capture_drop(capture, cover->space,
 						 piece.range);
 				if (!r)
 					r = add_region(cover, capture, files,
 						       &piece);
-				++*n_added;
 			}
 			if (!r)
 				r = append(&next, &piece);
@@ -226,13 +215,6 @@ static int update(struct cover *cover, struct capture *capture,
 	cover->parts = steal_ptr(next.parts);
 	cover->n_parts = next.n;
 	return 0;
-}
-
-int cover_add(struct cover *cover, struct capture *capture,
-	      const struct layout *layout, const struct mapped_files *files,
-	      size_t *n_added)
-{
-	return update(cover, capture, layout, files, false, n_added);
 }
 
 /* Takes a range out of the cover: what is there is not what was armed. */
@@ -284,13 +266,34 @@ static int forget_unregistered(struct cover *cover, struct capture *capture,
 	return 0;
 }
 
+static int register_all(struct cover *cover, struct capture *capture,
+			const struct layout *layout)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < layout->maps.n_maps; i++)
+		if (layout->items[i].how == LAYOUT_CAPTURE)
+			r = capture_register(capture, cover->space,
+					     layout->items[i].map->range);
+	return r;
+}
+
+int cover_begin(struct cover *cover, struct capture *capture,
+		const struct layout *layout, const struct mapped_files *files)
+{
+	int r = register_all(cover, capture, layout);
+
+	return r ? r : update(cover, capture, layout, files);
+}
+
 int cover_finish(struct cover *cover, struct capture *capture,
 		 const struct layout *layout, const struct mapped_files *files)
 {
-	size_t ignored;
 	int r = forget_unregistered(cover, capture, layout);
 
-	return r ? r : update(cover, capture, layout, files, true, &ignored);
+	if (!r)
+		r = register_all(cover, capture, layout);
+	return r ? r : update(cover, capture, layout, files);
 }
 
 void cover_deinit(struct cover *cover)

@@ -2,8 +2,10 @@
 #pragma once
 
 /*
- * Which regions of the capture engine cover which mappings of a process, kept
- * true while the process goes on mapping and unmapping.
+ * Which regions of the capture engine cover which mappings of a process. Both
+ * times that it is looked at the process stands: userfaultfd splits a mapping
+ * of which a part is registered, and the process would notice (mremap(2) fails
+ * with EFAULT on two).
  *
  * Neighbouring mappings of private anonymous memory are one region. Of a very
  * large one, mostly address space that was only reserved, just the populated
@@ -36,15 +38,15 @@ struct cover {
 };
 
 /*
- * The process runs: adds a region for whatever is not covered; what was covered
- * and is gone waits for the freeze. *n_added counts the regions.
+ * The process stands, for the first time: registers all its mappings that are
+ * to be captured, and adds regions for them. They are protected when it runs
+ * again.
  */
-int cover_add(struct cover *cover, struct capture *capture,
-	      const struct layout *layout, const struct mapped_files *files,
-	      size_t *n_added);
+int cover_begin(struct cover *cover, struct capture *capture,
+		const struct layout *layout, const struct mapped_files *files);
 
-/* The process stands: drops what is gone, or was replaced, and adds the rest.
- */
+/* It stands in the instant: drops what is gone, or was replaced, and registers
+ * and adds the rest. */
 int cover_finish(struct cover *cover, struct capture *capture,
 		 const struct layout *layout, const struct mapped_files *files);
 

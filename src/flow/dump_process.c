@@ -25,9 +25,6 @@
 
 #define GRANULE_DEFAULT (256 * KIB)
 
-/* How often, at most, new mappings are looked for before the freeze. */
-#define COVER_ROUNDS 5
-
 /* Everything of one attempt. */
 struct attempt {
 	const struct dump_options *options;
@@ -42,6 +39,7 @@ struct attempt {
 	struct cgroup_freeze cgroup;
 	struct capture *capture;
 	uint64_t features;
+	uint64_t n_bytes; /* to be captured, about */
 	uint64_t started_ns, started_unix_ns, frozen_unix_ns;
 };
 
@@ -191,20 +189,20 @@ static int make_capture(struct attempt *a)
 					 : GRANULE_DEFAULT,
 		.buffer_bytes = a->options->buffer_bytes,
 		.mappings_change = true,
+		.registered_by_caller = true,
 		.sink = process_images_sink(&a->images),
 		.progress = a->options->progress,
 		.progress_opaque = a->options->progress_opaque,
 	};
-	uint64_t bytes = 0;
 	int r = setup_choose_features(&a->features);
 
 	if (r)
 		return r;
 	config.markers = a->features & UFFD_FEATURE_WP_UNPOPULATED;
 	for (size_t i = 0; i < a->n_subjects; i++)
-		bytes += subject_size(&a->subjects[i]);
+		a->n_bytes += subject_size(&a->subjects[i]);
 	if (!config.buffer_bytes)
-		config.buffer_bytes = setup_choose_buffer(bytes);
+		config.buffer_bytes = setup_choose_buffer(a->n_bytes);
 	r = capture_new(&a->capture, &config);
 	if (!r)
 		process_images_set_capture(&a->images, a->capture);
@@ -269,38 +267,37 @@ static int infect(struct attempt *a)
 	return r ? r : start_tracer(a);
 }
 
-/* One look for mappings that the engine does not know of; arms them. */
-static int cover(struct attempt *a, size_t *n_added)
+/*
+ * A first, short stop: mappings are registered whole, which costs little and
+ * protects nothing yet.
+ */
+static int register_mappings(struct attempt *a)
 {
-	int r = 0;
+	struct sched_before before = sched_raise();
+	uint64_t since_ns;
+	int r, thawed;
 
-	*n_added = 0;
-	for (size_t i = 0; !r && i < a->n_subjects; i++) {
-		size_t n;
-
-		r = subject_cover(&a->subjects[i], a->capture, &n);
-		*n_added += n;
-	}
-	if (!r && *n_added)
-		r = capture_arm(a->capture);
-	return r;
+	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_cover(&a->subjects[i], a->capture);
+	thawed = tracer_thaw(a->tracer);
+	a->stats->pause_ns = now_ns() - since_ns;
+	sched_restore(&before);
+	return r ? r : thawed;
 }
 
 /* The processes run; what they write is noted. */
 static int arm(struct attempt *a)
 {
-	size_t n_added = 1;
-	int r = 0;
+	int r = capture_start(a->capture, a->n_bytes);
 
-	for (unsigned i = 0; !r && n_added && i < COVER_ROUNDS; i++)
-		r = cover(a, &n_added);
+	if (!r)
+		r = register_mappings(a);
+	if (!r)
+		r = capture_arm(a->capture);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_prepare(&a->subjects[i]);
-	if (!r)
-		r = capture_settle(a->capture);
-	if (!r)
-		r = cover(a, &n_added);
-	return r;
+	return r ? r : capture_settle(a->capture);
 }
 
 static int took_too_long(const struct attempt *a)
@@ -341,14 +338,15 @@ static int take_instant(struct attempt *a)
 		r = take_all(a);
 	if (!r && now_ns() - since_ns > max_ns)
 		r = took_too_long(a);
-	thawed = tracer_thaw(a->tracer);
+	thawed = a->hold && !r ? tracer_thaw_holding(a->tracer)
+			       : tracer_thaw(a->tracer);
 	if (a->options->by_cgroup) {
 		int ended = cgroup_freeze_end(&a->cgroup);
 
 		thawed = thawed ? thawed : ended;
 		since_ns = began_ns;
 	}
-	a->stats->pause_ns = now_ns() - since_ns;
+	a->stats->pause_ns += now_ns() - since_ns;
 	sched_restore(&before);
 	log_debug("pid %d: all stood after %llu us of the pause",
 		  a->options->pid,

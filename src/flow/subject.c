@@ -65,9 +65,14 @@ uint64_t subject_size(const struct subject *s)
 {
 	uint64_t size = 0;
 
-	for (size_t i = 0; i < s->layout.maps.n_maps; i++)
-		if (s->layout.items[i].how == LAYOUT_CAPTURE)
-			size += s->layout.items[i].held;
+	for (size_t i = 0; i < s->layout.maps.n_maps; i++) {
+		const struct layout_item *item = &s->layout.items[i];
+		const struct smap *smap = smaps_find(s->smaps, s->rules.n_smaps,
+						     item->map->range.start);
+
+		if (item->how == LAYOUT_CAPTURE)
+			size += smap ? smap->resident : item->held;
+	}
 	return size;
 }
 
@@ -142,12 +147,11 @@ static int look_again(struct subject *s)
 	return process_layout_read(&s->layout, &s->target, &s->rules, s->files);
 }
 
-int subject_cover(struct subject *s, struct capture *capture, size_t *n_added)
+int subject_cover(struct subject *s, struct capture *capture)
 {
 	int r = look_again(s);
 
-	return r ? r
-		 : cover_add(&s->cover, capture, &s->layout, s->files, n_added);
+	return r ? r : cover_begin(&s->cover, capture, &s->layout, s->files);
 }
 
 int subject_prepare(struct subject *s)

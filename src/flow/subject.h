@@ -42,7 +42,7 @@ int subject_open(struct subject *subject, pid_t pid, bool all,
 		 struct mapped_files *files);
 void subject_close(struct subject *subject);
 
-/* Bytes that may have to be captured. */
+/* Bytes that have to be captured, about. */
 uint64_t subject_size(const struct subject *subject);
 
 /* Its mappings that others may write to, if they have them, too: fills `maps`,
@@ -56,9 +56,8 @@ int subject_infect(struct subject *subject, struct capture *capture,
 
 int subject_add_to_tracer(struct subject *subject, struct tracer *tracer);
 
-/* Has the engine know of what it has mapped by now. */
-int subject_cover(struct subject *subject, struct capture *capture,
-		  size_t *n_added);
+/* Standing, for the first time: has the engine know of what it has mapped. */
+int subject_cover(struct subject *subject, struct capture *capture);
 
 /* The last that is done while it runs. */
 int subject_prepare(struct subject *subject);

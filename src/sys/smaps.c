@@ -93,6 +93,8 @@ int smaps_read(int proc_fd, struct smap **smaps, size_t *n)
 			list[n_list - 1].flags = parse_flags(line + 9);
 		else if (sscanf(line, "KernelPageSize: %" SCNu64, &kib) == 1)
 			list[n_list - 1].page_size = kib * KIB;
+		else if (sscanf(line, "Rss: %" SCNu64, &kib) == 1)
+			list[n_list - 1].resident = kib * KIB;
 		else if (sscanf(line, "Anonymous: %" SCNu64, &kib) == 1)
 			list[n_list - 1].anonymous = kib * KIB;
 	}

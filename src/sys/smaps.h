@@ -24,6 +24,7 @@ struct smap {
 	struct range range;
 	unsigned flags;
 	uint64_t page_size; /* of the backing, bytes */
+	uint64_t resident;  /* bytes that it has mapped */
 	uint64_t anonymous; /* bytes of its own, not the file's */
 };
 

@@ -100,16 +100,25 @@ void tracer_let_go(struct tracer *tracer)
 	tracer->joined = true;
 }
 
+/* All threads that an earlier freeze has found. */
+static void forget(struct tracer *tracer)
+{
+	for (size_t i = 0; i < tracer->n_threads; i++)
+		free(tracer->threads[i].xstate);
+	tracer->n_threads = 0;
+	for (size_t i = 0; i < tracer->n_processes; i++) {
+		free_ptr(&tracer->processes[i].tids);
+		tracer->processes[i].n_tids = 0;
+	}
+}
+
 struct tracer *tracer_free(struct tracer *tracer)
 {
 	if (!tracer)
 		return NULL;
 	tracer_let_go(tracer);
-	for (size_t i = 0; i < tracer->n_threads; i++)
-		free(tracer->threads[i].xstate);
+	forget(tracer);
 	free(tracer->threads);
-	for (size_t i = 0; i < tracer->n_processes; i++)
-		free(tracer->processes[i].tids);
 	free(tracer->processes);
 	pthread_cond_destroy(&tracer->changed);
 	pthread_mutex_destroy(&tracer->lock);
@@ -350,6 +359,7 @@ static int freeze(struct tracer *tracer)
 {
 	int r;
 
+	forget(tracer);
 	/* Whoever stands waits for this thread; until the thaw. */
 	tracer->before = sched_raise();
 	r = stop_all(tracer);
@@ -373,12 +383,21 @@ int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns)
 
 static int thaw(struct tracer *tracer)
 {
-	if (tracer->holder.capture)
-		tracer->holding = tracer_begin_hold(tracer);
-	else
-		let_go(tracer);
+	let_go(tracer);
 	sched_restore(&tracer->before);
 	return 0;
+}
+
+static int thaw_holding(struct tracer *tracer)
+{
+	tracer->holding = tracer_begin_hold(tracer);
+	sched_restore(&tracer->before);
+	return 0;
+}
+
+int tracer_thaw_holding(struct tracer *tracer)
+{
+	return run(tracer, thaw_holding);
 }
 
 int tracer_thaw(struct tracer *tracer)

@@ -9,7 +9,7 @@
  *	tracer_start
  *	tracer_add…		the processes; nothing is touched
  *	tracer_freeze		from here on every thread stands
- *	tracer_thaw		they run on, untraced or with some calls held
+ *	tracer_thaw		they run on, untraced; freeze them again at will
  *	tracer_let_go		untraced
  *	tracer_free		at any point: as above
  *
@@ -77,7 +77,8 @@ static inline void tracer_freep(struct tracer **tracer)
 int tracer_add(struct tracer *tracer, const struct target *target);
 
 /*
- * Stops all threads of all processes, those that are made meanwhile too. Gives
+ * Stops all threads of all processes, those that are made meanwhile too, and
+ * reads what there is to read; what another freeze had read is forgotten. Gives
  * up, letting them all run, after `max_ns`. `since_ns` is when the first one
  * may have stopped (CLOCK_MONOTONIC).
  */
@@ -87,9 +88,12 @@ int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns);
 const struct tracer_thread *tracer_get_threads(const struct tracer *tracer,
 					       size_t *n);
 
-/* They run on; calls are held, if that was asked for. 0, also when a process
- * died meanwhile; or -errno. */
+/* They run on. 0, also when a process died meanwhile; or -errno. */
 int tracer_thaw(struct tracer *tracer);
+
+/* The same, but calls are held, by the holder that was given; until
+ * tracer_let_go(). */
+int tracer_thaw_holding(struct tracer *tracer);
 
 /* No call is held any more, nobody traced. What was read in the freeze stays.
  */

@@ -75,7 +75,7 @@ static void hold_once(const struct target *target)
 	assert_int_equal(tracer_start(&tracer, &holder), 0);
 	assert_int_equal(tracer_add(tracer, target), 0);
 	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
-	assert_int_equal(tracer_thaw(tracer), 0);
+	assert_int_equal(tracer_thaw_holding(tracer), 0);
 	sleep_us(20000);
 	tracer_let_go(tracer);
 }
@@ -226,7 +226,7 @@ static void test_unmaps_are_held(void **state)
 	before = 0;
 	for (int k = 0; k < N_THREADS; k++)
 		before += churn->counters[k];
-	assert_int_equal(tracer_thaw(tracer), 0);
+	assert_int_equal(tracer_thaw_holding(tracer), 0);
 	sleep_us(300000);
 	tracer_let_go(tracer);
 	made = 0;
@@ -268,7 +268,7 @@ static void test_exit_is_held(void **state)
 	assert_int_equal(tracer_start(&tracer, &holder), 0);
 	assert_int_equal(tracer_add(tracer, &target), 0);
 	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
-	assert_int_equal(tracer_thaw(tracer), 0);
+	assert_int_equal(tracer_thaw_holding(tracer), 0);
 	/* Not by waitpid(2): it would take the tracer's stops. */
 	for (int i = 0; i < 50; i++) {
 		sleep_us(10000);
