@@ -262,8 +262,10 @@ static void disarm(struct capture *capture)
 					part.addr,
 					part.addr + range_len(part.range) });
 	}
-	for (unsigned i = 0; i < capture->n_spaces; i++)
+	for (unsigned i = 0; i < capture->n_spaces; i++) {
+		close_fd(&capture->spaces[i]->info_fd);
 		close_fd(&capture->spaces[i]->desc.uffd);
+	}
 }
 
 int capture_drain(struct capture *capture)

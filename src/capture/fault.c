@@ -20,7 +20,8 @@
  * While a thread of the target changes mappings (madvise, munmap), the kernel
  * refuses to unprotect until its event has been read, and this thread is who
  * reads. So faults are read into a list first, and a release that is refused
- * reads on, whatever comes, before it tries again.
+ * reads on, whatever comes, before it tries again. What is about to be
+ * discarded is captured before its event is read: see discard.c.
  */
 
 #include <errno.h>
@@ -97,6 +98,10 @@ static int capture_write(struct capture *capture, struct region *region,
 	if (!r)
 		r = alias_take(capture, region, block.range,
 			       &capture->faults.filler);
+	/* Before the release, which may read on and wait for who owns a block:
+	 * what has failed is never done. */
+	if (r)
+		capture_fail(capture, r);
 	released = release(capture, region, block.range);
 	return r ? r : released;
 }
@@ -233,13 +238,15 @@ static int read_messages(struct capture *capture, struct space *space)
 	struct fault_thread *faults = &capture->faults;
 	struct uffd_msg msgs[BATCH];
 	bool locked;
+	size_t max;
 	uint64_t now;
 	int n, r;
 
 	r = make_room(faults);
 	if (r)
 		return r;
-	n = uffd_read(space->desc.uffd, msgs, BATCH);
+	max = discard_prepare_read(capture, space, BATCH);
+	n = max ? uffd_read(space->desc.uffd, msgs, max) : 0;
 	now = now_ns();
 	for (int i = 0; i < n; i++) {
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
@@ -251,6 +258,7 @@ static int read_messages(struct capture *capture, struct space *space)
 				};
 			continue;
 		}
+		discard_event_read(space);
 		locked = layout_lock(capture);
 		r = handle_change(capture, space, &msgs[i]);
 		layout_unlock(capture, locked);

@@ -44,6 +44,9 @@ struct piece {
 /* A process. */
 struct space {
 	struct capture_space desc;
+	/* discard.c, the fault thread */
+	int info_fd;  /* -1: it cannot tell */
+	bool crowded; /* several may wait for their events to be read */
 	struct piece *pieces; /* ascending */
 	size_t n_pieces, max_pieces;
 	bool is_over; /* it has exited, and all of it is captured */
@@ -240,6 +243,22 @@ int take_range(struct capture *capture, struct region *region,
 
 /* When to do that next, by CLOCK_REALTIME. */
 struct timespec capture_next_look(void);
+
+/* discard.c */
+
+/* Once its userfaultfd is known. */
+void discard_open(struct space *space);
+
+/*
+ * The fault thread, which owns no block that is not done, before it reads
+ * messages: how many of `max` it may read now, so that none tells of pages that
+ * are yet to be captured. May capture, or fail the capture.
+ */
+size_t discard_prepare_read(struct capture *capture, struct space *space,
+			    size_t max);
+
+/* An event was read. */
+void discard_event_read(struct space *space);
 
 /* fault.c */
 int fault_thread_init(struct capture *capture);

@@ -51,6 +51,7 @@ int capture_add_space(struct capture *capture, const struct capture_space *desc)
 		return r;
 	}
 	steal_fd(&uffd);
+	discard_open(space);
 	capture->spaces[capture->n_spaces] = space;
 	return (int)capture->n_spaces++;
 }
@@ -261,6 +262,7 @@ void layout_deinit(struct capture *capture)
 	}
 	free(capture->regions);
 	for (unsigned i = 0; i < capture->n_spaces; i++) {
+		close_fd(&capture->spaces[i]->info_fd);
 		close_fd(&capture->spaces[i]->desc.uffd);
 		free(capture->spaces[i]->pieces);
 		free(capture->spaces[i]);

@@ -222,6 +222,29 @@ int procfs_read_threads(int proc_fd, pid_t **tids, size_t *n_tids)
 	return 0;
 }
 
+int procfs_read_syscall(int proc_fd, pid_t tid, struct proc_syscall *call)
+{
+	_cleanup_close_ int fd = -1;
+	char path[48], text[256], *end;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "task/%d/syscall", tid);
+	fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return -errno;
+	text[n] = 0;
+	*call = (struct proc_syscall){ .nr = strtol(text, &end, 10) };
+	if (end == text)
+		return -EAGAIN; /* "running" */
+	/* "-1 SP PC" outside of any. */
+	for (int i = 0; i < 6 && call->nr >= 0; i++)
+		call->args[i] = strtoull(end, &end, 16);
+	return 0;
+}
+
 int procfs_read_argv(int proc_fd, char ***argv, size_t *n_args)
 {
 	_cleanup_free_ char *text = NULL;

@@ -58,6 +58,17 @@ const struct proc_map *proc_maps_find(const struct proc_maps *maps,
 /* Thread ids, to be freed by the caller. */
 int procfs_read_threads(int proc_fd, pid_t **tids, size_t *n_tids);
 
+struct proc_syscall {
+	long nr;
+	uint64_t args[6];
+};
+
+/*
+ * The system call in which a thread sleeps; a negative nr: it sleeps elsewhere.
+ * -EAGAIN: it runs; -ESRCH: it has ended; -EPERM where one may not attach to it.
+ */
+int procfs_read_syscall(int proc_fd, pid_t tid, struct proc_syscall *call);
+
 /* argv, NULL-terminated, one allocation for free(). */
 int procfs_read_argv(int proc_fd, char ***argv, size_t *n_args);
 

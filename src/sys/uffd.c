@@ -3,6 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -117,4 +122,39 @@ int uffd_read(int uffd, struct uffd_msg *msgs, size_t max)
 	if (n < 0)
 		return -errno;
 	return (int)((size_t)n / sizeof(*msgs));
+}
+
+int uffd_open_info(int uffd)
+{
+	char path[48];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", uffd);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int uffd_count_pending(int info_fd)
+{
+	static const char field[] = "pending:";
+	char text[512];
+	const char *at;
+	ssize_t n = pread(info_fd, text, sizeof(text) - 1, 0);
+	long count;
+
+	if (n < 0)
+		return -errno;
+	text[n] = 0;
+	at = strstr(text, field);
+	if (!at)
+		return -EBADMSG;
+	count = strtol(at + sizeof(field) - 1, NULL, 10);
+	return count < 0 || count > INT_MAX ? -EBADMSG : (int)count;
+}
+
+bool uffd_is_readable(int uffd)
+{
+	struct pollfd fd = { .fd = uffd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) > 0 && fd.revents & POLLIN;
 }

@@ -70,3 +70,16 @@ void uffd_wait_for_change(void);
  * or -errno.
  */
 int uffd_read(int uffd, struct uffd_msg *msgs, size_t max);
+
+/*
+ * What the kernel tells of a descriptor of ours in /proc: to be closed before
+ * it. -errno without /proc.
+ */
+int uffd_open_info(int uffd);
+
+/* How many faults are to be read; all of them come before any event. -EBADMSG
+ * when it is not said. About 0.5 µs. */
+int uffd_count_pending(int info_fd);
+
+/* Whether there is anything to read. */
+bool uffd_is_readable(int uffd);
