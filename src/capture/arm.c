@@ -35,9 +35,6 @@
  * mappings take turns with it. */
 #define PROTECT_STEP (32 * MIB)
 
-/* How long a target whose memory is gone may take to be gone itself. */
-#define EXIT_TIMEOUT_MS 200
-
 /* Rounds of settling: stop when little is left, or when it gets no less. */
 #define SETTLE_ROUNDS	8
 #define SETTLE_ENOUGH	256
@@ -121,11 +118,8 @@ static int register_failed(const struct space *space, struct range range, int r)
 	pid_t pid = space->desc.pid;
 
 	/* The kernel's word for an address space that is gone, too. */
-	if (r == -ENOMEM &&
-	    !pidfd_wait_exit(space->desc.pidfd, EXIT_TIMEOUT_MS))
-		return capture_target_died(space);
 	if (r == -ENOMEM)
-		return log_errno(r, "pid %d: cannot register memory: %m", pid);
+		return capture_target_died(space);
 	if (r == -EBUSY)
 		log_error(
 			"pid %d: another userfaultfd is registered on the memory at %#llx: a postcopy, a background snapshot or another dump is under way; wait until it ends",
@@ -588,8 +582,10 @@ int capture_is_registered(struct capture *capture, unsigned space,
 		if (!region->registered ||
 		    !find_armed_page(region, part, &addr))
 			continue;
-		r = uffd_protect(region->space->desc.uffd,
-				 (struct range){ addr, addr + PAGE_SIZE });
+		addr = ROUND_DOWN(addr, region->desc.page_size);
+		r = uffd_protect(
+			region->space->desc.uffd,
+			(struct range){ addr, addr + region->desc.page_size });
 		if (r)
 			return r == -ENOENT ? 0 : r;
 	}

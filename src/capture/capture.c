@@ -22,6 +22,9 @@ static void init_lock(pthread_mutex_t *lock, int type)
 	pthread_mutexattr_destroy(&attr);
 }
 
+/* How long a target whose memory is gone may take to be gone itself. */
+#define EXIT_TIMEOUT_MS 200
+
 int capture_new(struct capture **out, const struct capture_config *config)
 {
 	struct capture *capture = calloc(1, sizeof(*capture));
@@ -66,10 +69,17 @@ int capture_fail(struct capture *capture, int error)
 	return atomic_load(&capture->verdict);
 }
 
+/* One that lives has other memory now. */
 int capture_target_died(const struct space *space)
 {
-	return log_errno(-ESRCH, "pid %d: the target died during the dump",
-			 space->desc.pid);
+	if (pidfd_wait_exit(space->desc.pidfd, EXIT_TIMEOUT_MS) != -ETIMEDOUT)
+		return log_errno(-ESRCH,
+				 "pid %d: the target died during the dump",
+				 space->desc.pid);
+	log_error(
+		"pid %d: executes another program than when the dump began; the snapshot is discarded",
+		space->desc.pid);
+	return RESULT_INCONSISTENT;
 }
 
 int capture_copy_failed(const struct region *region, struct range range,

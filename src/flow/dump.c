@@ -29,7 +29,12 @@ enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
 static int check_format(const struct dump_options *options,
 			enum image_kind kind)
 {
+	_cleanup_close_ int proc_fd = procfs_open(options->pid);
 	const char *what = NULL;
+
+	/* One that is gone is nothing; that is said later. */
+	if (proc_fd < 0)
+		return 0;
 
 	if (kind == IMAGE_KIND_QEMU && options->format == DUMP_CORE)
 		what = "--format core: is of a process; this is a QEMU (--as process dumps it as one)";

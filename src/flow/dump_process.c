@@ -91,6 +91,14 @@ static bool is_alive(pid_t pid)
 	       stat.state != 'Z' && stat.state != 'X';
 }
 
+static bool is_subject(const struct attempt *a, pid_t pid)
+{
+	for (size_t i = 0; i < a->n_subjects; i++)
+		if (a->subjects[i].target.pid == pid)
+			return true;
+	return false;
+}
+
 /* Find and probe: nothing is touched. */
 static int open_subjects(struct attempt *a)
 {
@@ -107,8 +115,9 @@ static int open_subjects(struct attempt *a)
 		struct subject *s = &a->subjects[a->n_subjects];
 
 		r = subject_open(s, pids[i], a->options->all, &a->files);
-		if (r && i && !is_alive(pids[i])) {
-			/* A child that has ended by now. */
+		/* A child that has ended by now, or whose pid is another's. */
+		if (i && ((r && !is_alive(pids[i])) ||
+			  (!r && !is_subject(a, s->process.ppid)))) {
 			subject_close(s);
 			r = 0;
 			continue;
@@ -116,14 +125,6 @@ static int open_subjects(struct attempt *a)
 		a->n_subjects++;
 	}
 	return r;
-}
-
-static bool is_subject(const struct attempt *a, pid_t pid)
-{
-	for (size_t i = 0; i < a->n_subjects; i++)
-		if (a->subjects[i].target.pid == pid)
-			return true;
-	return false;
 }
 
 /* Nobody can be born while all stand; before that somebody may have been. */

@@ -28,12 +28,16 @@ static int begin_tree(struct process_images *images)
 {
 	const struct dump_options *options = images->options;
 	int r = partial_dir_create(&images->dir, options->out);
+	size_t len = strlen(options->out);
+
+	while (len && options->out[len - 1] == '/')
+		len--;
 
 	for (size_t i = 0; !r && i < images->n_subjects; i++) {
 		struct subject *s = &images->subjects[i];
 		_cleanup_free_ char *dir = NULL;
 
-		if (asprintf(&dir, "%s.partial/%d", options->out,
+		if (asprintf(&dir, "%.*s.partial/%d", (int)len, options->out,
 			     s->target.pid) < 0)
 			return -ENOMEM;
 		r = make_writer(s, dir, &options->writer);

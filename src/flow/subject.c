@@ -9,6 +9,7 @@
 #include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/result.h"
 #include "flow/keeper.h"
 #include "process/describe.h"
 #include "snapuffd/image-format.h"
@@ -147,10 +148,29 @@ static int look_again(struct subject *s)
 	return process_layout_read(&s->layout, &s->target, &s->rules, s->files);
 }
 
+/* The descriptors are of the memory that it had when they were opened. */
+static int check_same_program(const struct subject *s)
+{
+	uint64_t word, at;
+	int r;
+
+	if (!s->layout.maps.n_maps)
+		return 0;
+	at = s->layout.maps.maps[0].range.start / PAGE_SIZE * sizeof(word);
+	r = io_pread_full(s->pagemap_fd, &word, sizeof(word), at);
+	if (!r)
+		return 0;
+	log_error("pid %d: executes another program than when the dump began",
+		  s->target.pid);
+	return RESULT_INCONSISTENT;
+}
+
 int subject_cover(struct subject *s, struct capture *capture)
 {
 	int r = look_again(s);
 
+	if (!r)
+		r = check_same_program(s);
 	return r ? r : cover_begin(&s->cover, capture, &s->layout, s->files);
 }
 
@@ -203,6 +223,8 @@ int subject_take(struct subject *s, struct capture *capture)
 {
 	int r = look_again(s);
 
+	if (!r)
+		r = check_same_program(s);
 	if (!r)
 		r = cover_finish(&s->cover, capture, &s->layout, s->files);
 	if (!r)

@@ -38,6 +38,9 @@
 
 #define SCAN_CHUNK   (256 * KIB)
 #define SCAN_OVERLAP 16
+
+/* No gadget is longer. */
+#define GADGET_MAX 16
 #define SCAN_MAX     (64 * MIB)
 
 struct store_form {
@@ -184,6 +187,26 @@ int arch_find_gadgets(pid_t pid, const struct proc_maps *maps,
 		}
 	}
 	return gadgets->syscall_ret && gadgets->sigreturn ? 0 : -ENOENT;
+}
+
+bool arch_has_gadgets(pid_t pid, const struct arch_gadgets *gadgets)
+{
+	const uint64_t addrs[] = { gadgets->syscall_ret, gadgets->sigreturn,
+				   gadgets->store };
+	struct arch_gadgets found = {};
+
+	for (size_t i = 0; i < ARRAY_SIZE(addrs); i++) {
+		uint8_t code[GADGET_MAX];
+
+		if (!addrs[i])
+			continue;
+		if (vm_read(pid, addrs[i], code, sizeof(code)))
+			return false;
+		scan_chunk(code, sizeof(code), addrs[i], &found);
+	}
+	return found.syscall_ret == gadgets->syscall_ret &&
+	       found.sigreturn == gadgets->sigreturn &&
+	       found.store == gadgets->store;
 }
 
 static void set_args(struct user_regs_struct *regs, const uint64_t args[6])

@@ -81,6 +81,10 @@ _Static_assert(offsetof(struct arch_sigframe, r8) == 48 &&
 int arch_find_gadgets(pid_t pid, const struct proc_maps *maps,
 		      struct arch_gadgets *gadgets);
 
+/* Whether they are still there: a program that was executed meanwhile has
+ * others. */
+bool arch_has_gadgets(pid_t pid, const struct arch_gadgets *gadgets);
+
 /* Makes `regs` those of a thread that is about to run system call `nr` with
  * `args` on the gadget and then returns to what is at `remote_sp`. */
 void arch_set_call(struct user_regs_struct *regs,

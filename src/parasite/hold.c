@@ -56,6 +56,20 @@ static int seize(const struct subject *subject)
 	return log_errno(err, "pid %d: PTRACE_SEIZE: %m", pid);
 }
 
+/*
+ * Hands on a signal, and stops it again: with the stop for the signal the
+ * kernel may have forgotten the other one. A traced thread is woken by ignored
+ * signals, too, and must not see that.
+ */
+static int pass_on(pid_t tid, int sig)
+{
+	int err = restart_mend(tid);
+
+	if (!err)
+		err = ptrace_interrupt(tid);
+	return err ? err : ptrace_cont(tid, sig);
+}
+
 /* Brings it to a stop of its own, handing on signals. */
 static int stop_once(struct remote *r, uint64_t deadline)
 {
@@ -79,7 +93,7 @@ static int stop_once(struct remote *r, uint64_t deadline)
 			return refuse("pid %d: is stopped by signal %d", r->pid,
 				      stop.sig);
 		case PTRACE_STOP_SIGNAL:
-			err = ptrace_cont(r->tid, stop.sig);
+			err = pass_on(r->tid, stop.sig);
 			break;
 		default:
 			err = ptrace_cont(r->tid, 0);
@@ -126,6 +140,8 @@ static int run_on(struct remote *r)
 	int err;
 
 	do {
+		if (stop.kind == PTRACE_STOP_SIGNAL)
+			restart_mend(r->tid);
 		err = ptrace_cont(r->tid, stop.sig);
 		if (err)
 			return err;
@@ -167,6 +183,10 @@ static int stop_in_good_place(struct remote *r, struct subject *subject,
 		err = ptrace_get_regs(r->tid, &r->regs);
 		if (err == -ENOEXEC)
 			return refuse("pid %d: runs 32-bit code", r->pid);
+		if (!err)
+			err = subject_refresh(subject, r->proc_fd);
+		if (err == RESULT_UNSUPPORTED)
+			return err;
 		if (!err)
 			err = is_good_place(r, subject, post);
 		if (err > 0) {

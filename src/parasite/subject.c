@@ -172,6 +172,17 @@ static int find_memory(struct subject *subject, int proc_fd)
 	return 0;
 }
 
+int subject_refresh(struct subject *subject, int proc_fd)
+{
+	struct range stack;
+	int err = subject_read_stack(subject, proc_fd, &stack);
+
+	if (!err && stack.end == subject->stack.end &&
+	    arch_has_gadgets(subject->tid, &subject->gadgets))
+		return 0;
+	return err == -ESRCH ? err : find_memory(subject, proc_fd);
+}
+
 /* A thread whose tracer was killed may still be on its way home: only while it
  * is held itself can that be told. */
 static int follow_owner(struct subject *subject, int proc_fd)

@@ -33,6 +33,10 @@ int subject_find(struct subject *subject, pid_t pid, int proc_fd);
  * holds another one. 0, -ESRCH, -errno, or RESULT_UNSUPPORTED. */
 int subject_check_held(const struct subject *subject, int proc_fd);
 
+/* While it is held: whether what was found of its memory is still true, and if
+ * not, finds it anew, for it may have executed another program since. */
+int subject_refresh(struct subject *subject, int proc_fd);
+
 /* [stack] as it is now, for it grows. -ENOENT when there is none; not logged.
  */
 int subject_read_stack(const struct subject *subject, int proc_fd,

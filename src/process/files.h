@@ -20,6 +20,7 @@ struct mapped_file {
 	bool is_memory;	    /* tmpfs, memfd or hugetlbfs: it has no disk */
 	bool is_elf;	    /* begins with an ELF header */
 	char *build_id;	    /* hexadecimal, or NULL */
+	bool left_out;	    /* a warning said so */
 	bool know_build_id; /* it was looked for */
 };
 

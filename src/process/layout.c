@@ -114,14 +114,20 @@ static int decide(struct layout_item *item, const struct target *target,
 			return -ENOMEM;
 		item->file = (size_t)(file - files->files);
 	}
-	written = !map->inode || map->write || (smap && smap->anonymous);
+	/* What has changed since may have been written to before. */
+	written = !map->inode || map->write || !smap ||
+		  smap->range.start != map->range.start ||
+		  smap->range.end != map->range.end || smap->anonymous;
 	item->held = choose_held(map, rules, file, flags, written);
 	if (!item->held)
 		return 0;
 	item->how = choose_how(map, file, flags, written);
 	if (item->how == LAYOUT_FILE && file->fd < 0) {
-		log_warning("pid %d: %s cannot be opened and is left out",
-			    target->pid, map->path);
+		if (!file->left_out)
+			log_warning(
+				"pid %d: %s cannot be opened and is left out",
+				target->pid, map->path);
+		file->left_out = true;
 		item->how = LAYOUT_NONE;
 		item->held = 0;
 	}

@@ -47,3 +47,15 @@ bool restart_eintr(struct user_regs_struct *regs)
 	regs->rax = (uint64_t)-ERESTARTNOHAND;
 	return true;
 }
+
+int restart_mend(pid_t tid)
+{
+	struct user_regs_struct regs;
+	int r = ptrace_get_regs(tid, &regs);
+
+	if (r == -ENOEXEC)
+		return 0; /* 32-bit code, of which nothing is known */
+	if (!r && restart_eintr(&regs))
+		r = ptrace_set_regs(tid, &regs);
+	return r;
+}

@@ -14,3 +14,6 @@
  * time again. Returns whether it changed `regs`.
  */
 bool restart_eintr(struct user_regs_struct *regs);
+
+/* The same for a thread that stands. 0 or -errno. */
+int restart_mend(pid_t tid);

@@ -12,6 +12,9 @@
 #include "sys/procstat.h"
 #include "target/restart.h"
 
+/* How long a failed freeze goes on to look after those that may stand. */
+#define MEND_NS 20000000
+
 static void *tracer_main(void *data)
 {
 	struct tracer *tracer = data;
@@ -281,6 +284,20 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 		 : 0;
 }
 
+/*
+ * Hands on a signal, and stops the thread again: with the stop for the signal
+ * the kernel may have forgotten the other one. A traced thread is woken by
+ * ignored signals, too, and must not see that.
+ */
+static int pass_on(pid_t tid, int sig)
+{
+	int r = restart_mend(tid);
+
+	if (!r)
+		r = ptrace_interrupt(tid);
+	return r ? r : ptrace_cont(tid, sig);
+}
+
 /* Hands on the signals that arrive before it stops for us. */
 static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 {
@@ -301,7 +318,7 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 			/* At once: if we are killed, it has what it needs. */
 			return read_thread(tracer, thread);
 		case PTRACE_STOP_SIGNAL:
-			r = ptrace_cont(thread->tid, stop.sig);
+			r = pass_on(thread->tid, stop.sig);
 			break;
 		default:
 			r = ptrace_cont(thread->tid, 0);
@@ -321,6 +338,29 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 	return log_errno(r, "thread %d: stopping it: %m", thread->tid);
 }
 
+/* The freeze has failed. Those that were not waited for stand by now, or soon;
+ * they, too, must not see why. */
+static void mend_the_rest(struct tracer *tracer, size_t first)
+{
+	uint64_t deadline = now_ns() + MEND_NS;
+
+	for (size_t i = first; i < tracer->n_threads; i++) {
+		struct tracer_thread *thread = &tracer->threads[i];
+		struct ptrace_stop stop;
+
+		if (thread->stands ||
+		    ptrace_wait(thread->tid, deadline, &stop) ||
+		    stop.kind == PTRACE_STOP_GONE)
+			continue;
+		restart_mend(thread->tid);
+		/* One that is to get a signal is let go at once, with it. */
+		if (stop.kind == PTRACE_STOP_SIGNAL)
+			ptrace_detach(thread->tid, stop.sig);
+		else
+			thread->stands = true;
+	}
+}
+
 static int stop_from(struct tracer *tracer, size_t first)
 {
 	int r = 0;
@@ -329,6 +369,8 @@ static int stop_from(struct tracer *tracer, size_t first)
 		ptrace_interrupt(tracer->threads[i].tid);
 	for (size_t i = first; !r && i < tracer->n_threads; i++)
 		r = wait_for_stop(tracer, &tracer->threads[i]);
+	if (r)
+		mend_the_rest(tracer, first);
 	return r;
 }
 

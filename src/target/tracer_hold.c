@@ -32,6 +32,7 @@
 #include "base/util.h"
 #include "sys/procsig.h"
 #include "sys/procstat.h"
+#include "target/restart.h"
 
 #define WAKE_SIGNAL SIGURG /* ignored by default */
 
@@ -194,6 +195,16 @@ static struct range find_loss(uint64_t nr, const uint64_t *args)
 	case SYS_brk:
 		/* Up to the next mapping, which is far away. */
 		return args[0] ? from_to(args[0], GIB) : none;
+	case SYS_madvise:
+		/* Userfaultfd tells of these in time, if nothing else does. */
+		switch (args[2]) {
+		case MADV_DONTNEED:
+		case MADV_FREE:
+		case MADV_REMOVE:
+			return from_to(args[0], args[1]);
+		default:
+			return none;
+		}
 	case SYS_shmdt:
 		return from_to(args[0], 1);
 	/* Of which memory, the descriptor does not tell. */
@@ -248,7 +259,8 @@ static bool is_fatal(struct tracer *tracer, const struct tracer_thread *thread,
 }
 
 /* One that a traced thread has made. */
-static void adopt(struct tracer *tracer, pid_t tid)
+static void adopt(struct tracer *tracer, pid_t tid,
+		  const struct ptrace_stop *stop)
 {
 	for (unsigned i = 0; i < tracer->n_processes; i++) {
 		struct proc_stat stat;
@@ -259,7 +271,10 @@ static void adopt(struct tracer *tracer, pid_t tid)
 		if (tracer_add_thread(tracer, i, tid))
 			break;
 		tracer->threads[tracer->n_threads - 1].traced = true;
-		resume(tid, 0);
+		if (stop->kind == PTRACE_STOP_GROUP)
+			ptrace_listen(tid);
+		else
+			resume(tid, 0);
 		return;
 	}
 	ptrace_detach(tid, 0);
@@ -278,7 +293,7 @@ static void handle_stop(struct holding *h, pid_t tid, int status)
 		return;
 	}
 	if (!thread) {
-		adopt(tracer, tid);
+		adopt(tracer, tid, &stop);
 		return;
 	}
 	switch (stop.kind) {
@@ -286,6 +301,9 @@ static void handle_stop(struct holding *h, pid_t tid, int status)
 		handle_syscall(h, thread);
 		break;
 	case PTRACE_STOP_SIGNAL:
+		/* One that is ignored wakes it, since it is traced, and it must
+		 * not see that. */
+		restart_mend(tid);
 		if (is_fatal(tracer, thread, stop.sig))
 			hold(h, thread, stop.sig,
 			     (struct range){ 0, UINT64_MAX });
@@ -356,7 +374,9 @@ void tracer_hold(struct tracer *tracer)
 	pthread_mutex_init(&h.lock, NULL);
 	pthread_cond_init(&h.changed, NULL);
 	if (pthread_create(&h.worker, NULL, worker_main, &h)) {
-		log_warning("calls that unmap memory cannot be held: %m");
+		log_warning("calls that unmap memory cannot be held");
+		pthread_cond_destroy(&h.changed);
+		pthread_mutex_destroy(&h.lock);
 		return;
 	}
 	allow_wake();
