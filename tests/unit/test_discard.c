@@ -8,6 +8,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "capture/capture.h"
 #include "sys/pagemap.h"
 #include "sys/pidfd.h"
@@ -427,6 +429,67 @@ static void two_processes(void **state)
 	}
 }
 
+#define UFFD_WP ((uint64_t)1 << 57)
+
+/* Nothing is protected here, and what is written is there. */
+static void write_as_child(const struct memory *memory)
+{
+	_cleanup_close_ int fd = open("/proc/self/pagemap", O_RDONLY);
+	size_t n = memory->len / PAGE_SIZE;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *at = memory->at + i * PAGE_SIZE;
+		uint64_t word;
+
+		if (pread(fd, &word, sizeof(word),
+			  (off_t)((uintptr_t)at / PAGE_SIZE * sizeof(word))) !=
+			    sizeof(word) ||
+		    word & UFFD_WP)
+			_exit(1);
+		stamp(at, 1, i + 7);
+		if (*(uint64_t *)at != i + 7)
+			_exit(2);
+	}
+	_exit(0);
+}
+
+/* A child that is forked while its parent is protected is not, waits for
+ * nobody, and changes nothing of what is captured. */
+static void a_fork_is_free(void **state)
+{
+	struct capture_stats *stats = calloc(1, sizeof(*stats));
+
+	(void)state;
+	for (unsigned kind = ANON_SMALL; kind <= ANON_HUGE; kind++) {
+		struct world *w = world_new();
+		struct memory memory;
+		int status;
+		pid_t pid;
+
+		assert_true(memory_map(&memory, kind, AREA_LEN, 5));
+		stamp(memory.at, memory.len / PAGE_SIZE, 1);
+		add_self(w);
+		add_area(w, 0, getpid(), &memory, memory.at, 0);
+		assert_int_equal(capture_arm(w->capture), 0);
+		assert_int_equal(capture_settle(w->capture), 0);
+		assert_int_equal(capture_rearm(w->capture), 0);
+		look(w);
+		pid = fork();
+		if (!pid)
+			write_as_child(&memory);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+		finish(w);
+		check(w);
+		capture_get_stats(w->capture, stats);
+		assert_int_equal(stats->pages_fault, 0);
+		world_free(w);
+		memory_unmap(&memory);
+	}
+	free(stats);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -436,6 +499,7 @@ int main(void)
 		cmocka_unit_test(shared_memory_stays_in_its_file),
 		cmocka_unit_test(holes_in_a_file_mapped_twice),
 		cmocka_unit_test(two_processes),
+		cmocka_unit_test(a_fork_is_free),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
