@@ -396,23 +396,38 @@ static void giving_up_frees_the_writers(void **state)
 	}
 }
 
-static void discarded_pages_are_noticed(void **state)
+static uint8_t *half_way(const struct world *w)
+{
+	return (uint8_t *)ROUND_UP((uintptr_t)w->memory + w->len / 2,
+				   PAGE_SIZE);
+}
+
+static void discarded_pages_are_captured_first(void **state)
 {
 	struct world *w = world_new(ANON_SMALL, 64 * MIB);
-	int r;
 
 	(void)state;
 	populate(w);
 	make_capture(w, 16 * MIB, 64 * KIB);
 	take_instant(w);
 	/* The call returns when its event has been read. */
-	assert_int_equal(
-		madvise((void *)ROUND_UP((uintptr_t)w->memory + w->len / 2,
-					 PAGE_SIZE),
-			4 * MIB, MADV_DONTNEED),
-		0);
-	r = capture_run(w->capture);
-	assert_int_equal(r, RESULT_INCONSISTENT);
+	assert_int_equal(madvise(half_way(w), 4 * MIB, MADV_DONTNEED), 0);
+	assert_int_equal(capture_run(w->capture), 0);
+	assert_int_equal(capture_drain(w->capture), 0);
+	assert_int_equal(n_wrong_pages(w), 0);
+	world_free(w);
+}
+
+static void unmapped_pages_are_noticed(void **state)
+{
+	struct world *w = world_new(ANON_SMALL, 64 * MIB);
+
+	(void)state;
+	populate(w);
+	make_capture(w, 16 * MIB, 64 * KIB);
+	take_instant(w);
+	assert_int_equal(munmap(half_way(w), 4 * MIB), 0);
+	assert_int_equal(capture_run(w->capture), RESULT_INCONSISTENT);
 	world_free(w);
 }
 
@@ -537,7 +552,8 @@ int main(void)
 		cmocka_unit_test(a_failing_sink_frees_the_writers),
 		cmocka_unit_test(a_stalled_sink_hides_no_death),
 		cmocka_unit_test(giving_up_frees_the_writers),
-		cmocka_unit_test(discarded_pages_are_noticed),
+		cmocka_unit_test(discarded_pages_are_captured_first),
+		cmocka_unit_test(unmapped_pages_are_noticed),
 		cmocka_unit_test(discards_before_the_instant_are_fine),
 		cmocka_unit_test(a_truncated_file_is_noticed),
 		cmocka_unit_test(lost_protection_is_noticed),
