@@ -191,11 +191,38 @@ static int handle_removal(struct capture *capture, struct space *space,
 	return 0;
 }
 
+/*
+ * A child has memory of its own, which closing its userfaultfd sets free, but
+ * what is mapped shared it may now write to unseen.
+ */
+static int handle_fork(struct capture *capture, const struct space *space,
+		       int child_uffd)
+{
+	close_fd(&child_uffd);
+	if (atomic_load(&capture->mode) != MODE_CAPTURE)
+		return 0;
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		const struct region *region = capture->regions[i];
+		uint64_t lost;
+
+		if (region->space != space || !region->desc.shared ||
+		    !find_lost(region, region->desc.range, &lost))
+			continue;
+		log_error(
+			"pid %d: has forked, and the child may write to the memory at %#llx before it is captured; the snapshot is discarded",
+			space->desc.pid, (unsigned long long)lost);
+		return RESULT_INCONSISTENT;
+	}
+	return 0;
+}
+
 static int handle_change(struct capture *capture, struct space *space,
 			 const struct uffd_msg *msg)
 {
 	struct range range;
 
+	if (msg->event == UFFD_EVENT_FORK)
+		return handle_fork(capture, space, (int)msg->arg.fork.ufd);
 	if (atomic_load(&capture->mode) == MODE_RELEASE)
 		return 0;
 	switch (msg->event) {

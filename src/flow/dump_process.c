@@ -195,7 +195,7 @@ static int make_capture(struct attempt *a)
 		.progress = a->options->progress,
 		.progress_opaque = a->options->progress_opaque,
 	};
-	int r = setup_choose_features(&a->features);
+	int r = setup_choose_features(UFFD_FEATURE_EVENT_FORK, &a->features);
 
 	if (r)
 		return r;

@@ -49,7 +49,7 @@ static int check_vm(struct qmp *qmp, const struct target *target,
 
 static int init_uffd(const struct target *target, int uffd, uint64_t *features)
 {
-	int r = setup_choose_features(features);
+	int r = setup_choose_features(0, features);
 
 	if (r)
 		return r;

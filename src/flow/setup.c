@@ -14,9 +14,9 @@
 #define BUFFER_MIN   (64 * MIB)
 #define BUFFER_SHARE 4 /* of what is available */
 
-int setup_choose_features(uint64_t *features)
+int setup_choose_features(uint64_t also, uint64_t *features)
 {
-	uint64_t wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+	uint64_t wanted = also | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
 			  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
 			  UFFD_FEATURE_EVENT_REMAP;
 	uint64_t known = 0;

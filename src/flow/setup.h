@@ -12,9 +12,10 @@
 #include "capture/capture.h"
 #include "image/image.h"
 
-/* The best that this kernel has for the kinds of memory that there are;
- * RESULT_UNSUPPORTED, logged, when it is not enough. */
-int setup_choose_features(uint64_t *features);
+/* The best that this kernel has for the kinds of memory that there are, and
+ * `also`, which every kernel has; RESULT_UNSUPPORTED, logged, when it is not
+ * enough. */
+int setup_choose_features(uint64_t also, uint64_t *features);
 
 /* A share of the memory that is free, no more than `bytes_all` may need. */
 uint64_t setup_choose_buffer(uint64_t bytes_all);
