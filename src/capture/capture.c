@@ -109,13 +109,17 @@ int capture_copy(struct capture *capture, struct region *region,
 		 struct range range, struct slab *slab)
 {
 	const struct capture_space *space = &region->space->desc;
-	int r = region_copy(region, space->pid, range, slab);
+	int r = region_copy(region, space->pid, range, slab), verdict;
 
-	(void)capture;
 	/* After the copy: what is protected now was so all the time. */
 	if (!r)
 		r = region_check_protected(region, space->pagemap_fd, range);
-	return r ? capture_copy_failed(region, range, r) : 0;
+	if (!r)
+		return 0;
+	/* Where something else has failed, whoever faults is let go at once,
+	 * also from what is being copied: that is no second failure. */
+	verdict = atomic_load(&capture->verdict);
+	return verdict ? verdict : capture_copy_failed(region, range, r);
 }
 
 /* Whether a process that has exited is missed no more. */

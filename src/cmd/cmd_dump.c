@@ -282,6 +282,6 @@ const struct verb cmd_dump = {
 		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n"
 		"         snapuffd dump --pid 412 --out /var/backups/vm1 --disks overlay\n"
 		"         snapuffd dump --pid 412 --out - --format qemu | ssh host 'cat >vm1.mig'\n"
-		"         snapuffd dump --pid $(pidof redis-server) --out core.redis --format core\n",
+		"         snapuffd dump --pid $(pidof redis-server) --format core --out core\n",
 	.run = run,
 };

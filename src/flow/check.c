@@ -76,6 +76,8 @@ static int check_qemu(struct check_report *report, const struct target *target,
 	_cleanup_qmp_ struct qmp *qmp = NULL;
 	int r = connect_vm(target, qmp_path, &qmp);
 
+	/* Without a monitor there is no VM to be told of. */
+	report->kind = r ? 0 : IMAGE_KIND_QEMU;
 	return r ? r : check_vm(report, target, qmp);
 }
 

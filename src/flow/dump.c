@@ -40,6 +40,10 @@ static int check_format(const struct dump_options *options,
 		what = "--format core: is of a process; this is a QEMU (--as process dumps it as one)";
 	else if (kind == IMAGE_KIND_QEMU && options->tree)
 		what = "--tree: is for processes that are not QEMU";
+	else if (kind == IMAGE_KIND_QEMU && options->all)
+		what = "--all: is for processes that are not QEMU";
+	else if (kind == IMAGE_KIND_QEMU && options->by_cgroup)
+		what = "--freeze cgroup: is for processes that are not QEMU";
 	else if (kind == IMAGE_KIND_PROCESS && options->format == DUMP_QEMU)
 		what = "--format qemu: is of a QEMU, which this is not";
 	else if (kind == IMAGE_KIND_PROCESS &&

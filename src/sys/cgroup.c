@@ -95,6 +95,20 @@ int cgroup_open(struct cgroup *cgroup, int proc_fd)
 	return r || *asked == '1' ? -EBUSY : 0;
 }
 
+bool cgroup_holds(int proc_fd)
+{
+	_cleanup_(cgroup_close) struct cgroup cgroup = CGROUP_INIT;
+
+	if (read_path(proc_fd, &cgroup.path))
+		return false;
+	cgroup.dir_fd = open_dir(cgroup.path);
+	if (cgroup.dir_fd < 0)
+		return false;
+	cgroup.events_fd =
+		openat(cgroup.dir_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+	return cgroup.events_fd >= 0 && is_frozen(&cgroup, "frozen 1") > 0;
+}
+
 void cgroup_close(struct cgroup *cgroup)
 {
 	close_fd(&cgroup->dir_fd);

@@ -7,6 +7,7 @@
  * logging.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -26,6 +27,10 @@ struct cgroup {
  */
 int cgroup_open(struct cgroup *cgroup, int proc_fd);
 void cgroup_close(struct cgroup *cgroup);
+
+/* Whether a process stands because its cgroup, or one above that, is frozen.
+ * False where that cannot be read: there may be no cgroup v2. */
+bool cgroup_holds(int proc_fd);
 
 /* All processes in it and below it; an array to free. */
 int cgroup_list(const struct cgroup *cgroup, pid_t **pids, size_t *n);

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "sys/cgroup.h"
 #include "sys/pidfd.h"
 
 /* Logs and returns the refusal of a target. */
@@ -78,6 +79,11 @@ static int check_state(const struct target *target)
 		return refuse(
 			"pid %d: is stopped by a signal; continue it first (kill -CONT %d)",
 			pid, pid);
+	/* It would run nothing of ours, and we would wait in vain. */
+	if (cgroup_holds(target->proc_fd))
+		return refuse(
+			"pid %d: its cgroup is frozen already; thaw that first",
+			pid);
 	return 0;
 }
 

@@ -330,7 +330,7 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 		return 0;
 	if (r == -ETIMEDOUT) {
 		log_error(
-			"pid %d: thread %d did not stop in time; it may be in uninterruptible sleep",
+			"pid %d: thread %d did not stop in the time that is allowed (--max-pause); it may be in uninterruptible sleep",
 			tracer->processes[thread->process].target->pid,
 			thread->tid);
 		return r;
