@@ -83,6 +83,13 @@ def victim_exe(tmp_path_factory):
 
 
 @pytest.fixture
+def cgroup():
+    """To be named before what starts processes, which end before it."""
+    with host.cgroup() as path:
+        yield path
+
+
+@pytest.fixture
 def out(tmp_path):
     """Where a dump goes; removed after the test, images are large."""
     path = tmp_path / "image"

@@ -329,27 +329,6 @@ def test_shared_memory_that_others_write(start, judge, out):
     target.command("check")
 
 
-@pytest.fixture
-def cgroup():
-    """A cgroup (v2) that is removed after the test."""
-    with open("/proc/mounts") as mounts:
-        roots = [line.split()[1] for line in mounts
-                 if line.split()[2] == "cgroup2"]  # fmt: skip
-    if not roots:
-        pytest.skip("no cgroup2 is mounted")
-    path = Path(roots[0]) / f"snapuffd-test-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made: {error}")
-    if not (path / "cgroup.freeze").exists():
-        path.rmdir()
-        pytest.skip("cgroups cannot be frozen")
-    yield path
-    host.wait_for(lambda: "populated 0" in (path / "cgroup.events").read_text())
-    path.rmdir()
-
-
 def test_freeze_by_cgroup(cgroup, start, judge, out):
     target = start(*BUSY)
     (cgroup / "cgroup.procs").write_text(str(target.pid))

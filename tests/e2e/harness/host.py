@@ -76,6 +76,33 @@ def btrfs(mib):
             yield path
 
 
+@contextlib.contextmanager
+def cgroup():
+    """A cgroup (v2) for the time of the test, which ends what it holds."""
+    require_root()
+    with open("/proc/mounts") as mounts:
+        roots = [line.split()[1] for line in mounts
+                 if line.split()[2] == "cgroup2"]  # fmt: skip
+    if not roots:
+        pytest.skip("no cgroup2 is mounted")
+    path = Path(roots[0]) / f"snapuffd-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    try:
+        if not (path / "cgroup.freeze").exists():
+            pytest.skip("cgroups cannot be frozen")
+        yield path
+        (path / "cgroup.freeze").write_text("0")
+        wait_for(lambda: "populated 0" in (path / "cgroup.events").read_text())
+    finally:
+        for below in path.iterdir():
+            if below.is_dir():
+                below.rmdir()
+        path.rmdir()
+
+
 def wait_for(probe, timeout=30):
     deadline = time.monotonic() + timeout
     while not probe():

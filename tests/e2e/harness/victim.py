@@ -178,7 +178,7 @@ def rows(lines):
     found = {}
     for line in lines:
         words = line.split()
-        if words[0] not in ("wait", "timed", "churn", "timers"):
+        if words[0] not in ("wait", "timed", "churn", "timers", "memory"):
             continue
         values = dict(word.split("=") for word in words if "=" in word)
         plain = [word for word in words[1:] if "=" not in word]

@@ -15,7 +15,7 @@
 
 /*
  *	victim [journal=THREADS[,CHILDREN[,PAGES]]] [registers] [wait]
- *[timed=MS] [timers] [churn=KIND,...]
+ *[timed=MS] [timers] [churn=KIND,...] [memory=DIR] [dirty=MIB,DIR]
  *
  * Says "ready" when all of it runs. Commands, a line each on stdin, which the
  * main thread waits on; each is answered with "done COMMAND" at the end:
@@ -25,6 +25,7 @@
  *	timed	waits for all that is timed, a line of each
  *	timers	"timers ..."
  *	churn	a line of each kind
+ *	memory	a line of each block
  *	quit
  */
 
@@ -127,8 +128,9 @@ static const char *value(const char *argument, const char *name)
 static void start(const char *argument)
 {
 	unsigned int n_threads, n_children = 0;
-	uint64_t n_pages = 1024;
+	uint64_t n_pages = 1024, mib;
 	const char *text;
+	char dir[256];
 
 	if ((text = value(argument, "journal"))) {
 		if (sscanf(text, "%u,%u,%lu", &n_threads, &n_children,
@@ -145,7 +147,13 @@ static void start(const char *argument)
 		timers_start();
 	else if ((text = value(argument, "churn")))
 		churn_start(text);
-	else
+	else if ((text = value(argument, "memory")))
+		memory_start(text);
+	else if ((text = value(argument, "dirty"))) {
+		if (sscanf(text, "%lu,%255s", &mib, dir) != 2)
+			victim_die("%s: what?", argument);
+		dirty_start(mib, dir);
+	} else
 		victim_die("%s: what?", argument);
 }
 
@@ -165,6 +173,8 @@ static bool obey(const char *command)
 		timers_report();
 	else if (strcmp(command, "churn") == 0)
 		churn_report();
+	else if (strcmp(command, "memory") == 0)
+		memory_report();
 	else
 		victim_die("%s: no command", command);
 	victim_say("done %s", command);

@@ -12,6 +12,7 @@
  *	wait_timed.c	threads that wait for a time to pass
  *	timers.c	timers that fire all the time
  *	churn.c		threads whose memory comes and goes
+ *	memory.c	memory of each kind, in a core or not
  *
  * The judge reads the core: tests/e2e/harness/victim_gdb.py.
  */
@@ -101,3 +102,10 @@ void timers_report(void);
 /* churn.c: `kinds` is a list with commas between */
 void churn_start(const char *kinds);
 void churn_report(void);
+
+/* memory.c: files are made in `dir` */
+void memory_start(const char *dir);
+void memory_report(void);
+
+/* Private pages of a file, all of them written. */
+void dirty_start(uint64_t mib, const char *dir);
