@@ -191,28 +191,43 @@ static int handle_removal(struct capture *capture, struct space *space,
 	return 0;
 }
 
+/* Whether some of what the space has mapped shared is still to be captured. */
+static bool has_shared_left(const struct capture *capture,
+			    const struct space *space)
+{
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		const struct region *region = capture->regions[i];
+		uint64_t ignored;
+
+		if (region->space == space && region->desc.shared &&
+		    find_lost(region, region->desc.range, &ignored))
+			return true;
+	}
+	return false;
+}
+
 /*
- * A child has memory of its own, which closing its userfaultfd sets free, but
- * what is mapped shared it may now write to unseen.
+ * A child has memory of its own, which closing its userfaultfd sets free; but
+ * not yet where it could write to what is mapped shared and not captured: until
+ * all is over it waits when it writes to what it has inherited.
  */
 static int handle_fork(struct capture *capture, const struct space *space,
 		       int child_uffd)
 {
-	close_fd(&child_uffd);
-	if (atomic_load(&capture->mode) != MODE_CAPTURE)
-		return 0;
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		const struct region *region = capture->regions[i];
-		uint64_t lost;
+	struct fault_thread *faults = &capture->faults;
+	_cleanup_close_ int fd = child_uffd;
+	int *children;
 
-		if (region->space != space || !region->desc.shared ||
-		    !find_lost(region, region->desc.range, &lost))
-			continue;
-		log_error(
-			"pid %d: has forked, and the child may write to the memory at %#llx before it is captured; the snapshot is discarded",
-			space->desc.pid, (unsigned long long)lost);
-		return RESULT_INCONSISTENT;
-	}
+	if (atomic_load(&capture->mode) != MODE_CAPTURE ||
+	    !has_shared_left(capture, space))
+		return 0;
+	children = reallocarray(faults->children, faults->n_children + 1,
+				sizeof(*children));
+	if (!children)
+		return log_errno(-ENOMEM, "pid %d: its child: %m",
+				 space->desc.pid);
+	faults->children = children;
+	children[faults->n_children++] = steal_fd(&fd);
 	return 0;
 }
 

@@ -45,8 +45,8 @@ struct piece {
 struct space {
 	struct capture_space desc;
 	/* discard.c, the fault thread */
-	int info_fd;  /* -1: it cannot tell */
-	bool crowded; /* several may wait for their events to be read */
+	int info_fd;	      /* -1: it cannot tell */
+	bool crowded;	      /* several may wait for their events to be read */
 	struct piece *pieces; /* ascending */
 	size_t n_pieces, max_pieces;
 	bool is_over; /* it has exited, and all of it is captured */
@@ -77,6 +77,8 @@ struct fault_thread {
 	pthread_cond_t answered;
 	uint64_t n_asked, n_answered;
 	bool stop;
+	int *children; /* userfaultfds of those that were forked meanwhile */
+	size_t n_children;
 	struct waiting_fault *again; /* what somebody owned, and does not now */
 	size_t n_again, max_again;
 

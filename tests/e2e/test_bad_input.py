@@ -50,9 +50,9 @@ def process(*argv):
             running.kill()
 
 
-def refuse(pid, out, *words):
-    """`dump` and `check` both must refuse the target."""
-    cli.run("dump", "--pid", pid, "--out", out).expect_error(
+def refuse(pid, out, *words, options=()):
+    """`dump` must refuse the target."""
+    cli.run("dump", "--pid", pid, "--out", out, *options).expect_error(
         cli.REFUSED, *words
     )
     assert_nothing_left(out)
@@ -97,7 +97,7 @@ def test_zombie(out):
 def test_not_qemu(out):
     with process("sleep", "1000") as target:
         before = procstate.settled(target.pid)
-        refuse(target.pid, out, "QEMU")
+        refuse(target.pid, out, "QEMU", options=["--as", "qemu"])
         procstate.assert_same(before)
 
 

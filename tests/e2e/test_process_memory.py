@@ -179,3 +179,46 @@ def test_two_dumpers_at_once(start, judge, out):
         judge(core)
     process.assert_clean(target.pid)
     assert_sound(target)
+
+
+FORKER = """
+import mmap, os
+memory = mmap.mmap(-1, 64 << 20)
+memory[:] = b"A" * len(memory)
+print(hex(id(memory)), flush=True)
+print("ready", flush=True)
+for i in range(1, len(memory) // 4096):
+    child = os.fork()
+    if not child:
+        memory[0:4] = i.to_bytes(4, "little")
+        memory[i * 4096 : i * 4096 + 4] = i.to_bytes(4, "little")
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_children_share_memory(targets, out):
+    """Those that are forked meanwhile write to it, one page after another, and
+    how many there are to the first: no page is ahead of that."""
+    target = targets.start(["/usr/bin/python3", "-c", FORKER], "^ready$")
+    n_before = 0
+    for _ in range(N_DUMPS):
+        dumped = process.dump(target.pid, out)
+        shared = max(
+            (Core(dumped.core).read(start, end - start)
+             for start, end in shared_ranges(out)), key=len)  # fmt: skip
+        count = int.from_bytes(shared[:4], "little")
+        n_written = sum(
+            shared[at : at + 4] != b"AAAA" for at in range(4096, 64 << 20, 4096)
+        )
+        assert n_written in (count, count - 1), (count, n_written)
+        assert count > n_before
+        n_before = count
+        shutil.rmtree(out)
+    process.assert_clean(target.pid)
+
+
+def shared_ranges(image):
+    found = cli.run("inspect", image, "--json").expect(cli.DONE).json()
+    return [(int(m["start"], 16), int(m["end"], 16)) for m in found["mappings"]
+            if m["prot"][3] == "s" and m["held"] >= 64 << 20]  # fmt: skip
