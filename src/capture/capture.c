@@ -247,6 +247,7 @@ int capture_run(struct capture *capture)
 		r = wait_for_now(capture);
 	if (r)
 		return capture_fail(capture, r);
+	atomic_store(&capture->all_taken, true);
 	/* What the fault thread owns is captured once it answers. */
 	fault_thread_sync(capture);
 	r = atomic_load(&capture->verdict);

@@ -38,8 +38,8 @@
  * may have to wait for a processor. Whoever writes waits, too, meanwhile. When
  * somebody was found, who is in line behind has most likely been seen before.
  */
-#define PATIENCE_NS	  20000000
-#define PATIENCE_ALONE_NS 250000000
+#define PATIENCE_NS	  2000000
+#define PATIENCE_ALONE_NS 10000000
 
 static bool discards(const struct proc_syscall *call)
 {
@@ -180,7 +180,9 @@ size_t discard_prepare_read(struct capture *capture, struct space *space,
 {
 	int n, r;
 
-	if (space->info_fd < 0 || atomic_load(&capture->mode) != MODE_CAPTURE)
+	if (space->info_fd < 0 ||
+	    atomic_load(&capture->mode) != MODE_CAPTURE ||
+	    atomic_load(&capture->all_taken))
 		return max;
 	n = uffd_count_pending(space->info_fd);
 	if (n < 0)

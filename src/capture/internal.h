@@ -110,7 +110,8 @@ struct capture {
 	bool has_pool;
 	_Atomic enum capture_mode mode;
 	_Atomic int verdict;
-	bool is_taken; /* the instant is over: no more regions */
+	_Atomic bool all_taken; /* no block is todo any more */
+	bool is_taken;		/* the instant is over: no more regions */
 
 	struct fault_thread faults;
 	pthread_t output;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/result.h"
 #include "capture/capture.h"
 #include "sys/pagemap.h"
 #include "sys/pidfd.h"
@@ -43,6 +44,7 @@ struct area {
 
 struct world {
 	struct capture *capture;
+	bool is_lost; /* the capture was given up */
 	struct self self;
 	struct area areas[MAX_AREAS]; /* by region */
 	unsigned n_areas;
@@ -250,12 +252,36 @@ static void stop_threads(struct world *w)
 		pthread_join(w->threads[i], NULL);
 }
 
+/* Where several discard flat out the engine's patience may end before it has
+ * found who it was: then it says so, which is right as well, but rare. */
 static void finish(struct world *w)
 {
+	int r;
+
 	/* So that most is discarded before the scanner comes by. */
 	usleep(3000);
-	assert_int_equal(capture_run(w->capture), 0);
-	assert_int_equal(capture_drain(w->capture), 0);
+	r = capture_run(w->capture);
+	if (!r)
+		r = capture_drain(w->capture);
+	w->is_lost = r == RESULT_INCONSISTENT;
+	if (!w->is_lost)
+		assert_int_equal(r, 0);
+}
+
+/* Never wrong, and mostly right; the sum over all runs of a test. */
+static void judge(struct world *w, unsigned *n_lost)
+{
+	if (w->is_lost)
+		++*n_lost;
+	else
+		check(w);
+}
+
+static void assert_mostly_right(unsigned n_lost)
+{
+	if (n_lost)
+		print_message("%u of %u were given up\n", n_lost, N_RUNS);
+	assert_true(n_lost <= N_RUNS / 2);
 }
 
 static void capture_all(struct world *w)
@@ -271,6 +297,8 @@ static void capture_all(struct world *w)
 
 static void own_memory(enum memory_kind kind, int advice)
 {
+	unsigned n_lost = 0;
+
 	for (int run = 0; run < N_RUNS; run++) {
 		struct world *w = world_new();
 		struct memory memory;
@@ -283,10 +311,11 @@ static void own_memory(enum memory_kind kind, int advice)
 		start_threads(w);
 		capture_all(w);
 		stop_threads(w);
-		check(w);
+		judge(w, &n_lost);
 		world_free(w);
 		memory_unmap(&memory);
 	}
+	assert_mostly_right(n_lost);
 }
 
 static void small_pages(void **state)
@@ -316,6 +345,8 @@ static void shared_memory_stays_in_its_file(void **state)
 /* A hole in a file is one in all that map it. */
 static void holes_in_a_file_mapped_twice(void **state)
 {
+	unsigned n_lost = 0;
+
 	(void)state;
 	for (int run = 0; run < N_RUNS; run++) {
 		struct world *w = world_new();
@@ -333,11 +364,12 @@ static void holes_in_a_file_mapped_twice(void **state)
 		start_threads(w);
 		capture_all(w);
 		stop_threads(w);
-		check(w);
+		judge(w, &n_lost);
 		world_free(w);
 		munmap(twin, memory.len);
 		memory_unmap(&memory);
 	}
+	assert_mostly_right(n_lost);
 }
 
 /* A process of its own, with threads that are at it. */
@@ -402,6 +434,8 @@ static void end_child(struct child *child)
 
 static void two_processes(void **state)
 {
+	unsigned n_lost = 0;
+
 	(void)state;
 	for (int run = 0; run < N_RUNS; run++) {
 		struct world *w = world_new();
@@ -421,12 +455,13 @@ static void two_processes(void **state)
 		for (int i = 0; i < 2; i++)
 			kill(children[i].pid, SIGCONT);
 		finish(w);
-		check(w);
+		judge(w, &n_lost);
 		for (int i = 0; i < 2; i++)
 			end_child(&children[i]);
 		world_free(w);
 		memory_unmap(&memory);
 	}
+	assert_mostly_right(n_lost);
 }
 
 #define UFFD_WP ((uint64_t)1 << 57)
@@ -481,6 +516,7 @@ static void a_fork_is_free(void **state)
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_int_equal(status, 0);
 		finish(w);
+		assert_false(w->is_lost);
 		check(w);
 		capture_get_stats(w->capture, stats);
 		assert_int_equal(stats->pages_fault, 0);
