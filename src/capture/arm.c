@@ -245,6 +245,25 @@ static int find_populated(struct capture *capture, struct region *region,
 	return 0;
 }
 
+/* Whether it is a file of which each page is known to exist or not, and that
+ * matters: a hole where there was a page is a loss. */
+static bool tells_all(const struct region *region)
+{
+	return region->desc.may_be_punched && region->desc.fd >= 0 &&
+	       region->desc.shared && !region_is_hugetlb(region);
+}
+
+/* What has gone is seen, too, where that can be told. */
+static int look_anew(struct capture *capture, struct region *region,
+		     struct range range, bool markers)
+{
+	if (tells_all(region))
+		bitmap_clear_range(&region->populated,
+				   region_page(region, range.start),
+				   region_page(region, range.end));
+	return find_populated(capture, region, range, markers);
+}
+
 static int arm_region(struct capture *capture, struct region *region,
 		      bool markers)
 {
@@ -260,7 +279,7 @@ static int arm_region(struct capture *capture, struct region *region,
 			r = protect(capture, region, range);
 		/* Pages that came between the first look and protection. */
 		if (!r)
-			r = find_populated(capture, region, range, markers);
+			r = look_anew(capture, region, range, markers);
 		if (r)
 			return r;
 	}
@@ -388,13 +407,30 @@ int capture_arm(struct capture *capture)
 	return r ? capture_fail(capture, r) : 0;
 }
 
+/* In all that map it. */
+static int look_everywhere(struct capture *capture, struct region *region,
+			   struct range range)
+{
+	struct region *twin;
+	struct range hit;
+	unsigned i = 0;
+	int r = look_anew(capture, region, range, false);
+
+	while (!r && (twin = alias_next(region, range, &i, &hit)))
+		r = look_anew(capture, twin, hit, false);
+	return r;
+}
+
 /* Protects one run of mostly noted pages, which are all in an armed extent. */
 static int protect_noted(struct capture *capture, struct region *region,
 			 uint64_t first, uint64_t end)
 {
+	struct range range = { region_addr(region, first),
+			       region_addr(region, end) };
 	uint64_t noted = first, next;
+	int r;
 
-	/* What was written exists; what lies between may not. */
+	/* What was written exists, or will soon; what lies between may not. */
 	while ((noted = bitmap_find_set(&region->noted, noted, end)) < end) {
 		next = bitmap_find_clear(&region->noted, noted, end);
 		alias_set_populated(region, (struct range){
@@ -404,9 +440,11 @@ static int protect_noted(struct capture *capture, struct region *region,
 		bitmap_clear_range(&region->noted, noted, next);
 		noted = next;
 	}
-	return protect(capture, region,
-		       (struct range){ region_addr(region, first),
-				       region_addr(region, end) });
+	r = protect(capture, region, range);
+	/* A writer may have been stopped before the page came to be. */
+	if (!r && tells_all(region))
+		r = look_everywhere(capture, region, range);
+	return r;
 }
 
 /* Protects again what was noted; *n_pages counts them. */
@@ -592,6 +630,25 @@ int capture_is_registered(struct capture *capture, unsigned space,
 	return 1;
 }
 
+/* Of a file, what was discarded before the instant may be a hole by now, of
+ * which nothing is to be captured, or be missed. */
+static int look_at_removed(struct capture *capture, struct region *region)
+{
+	uint64_t n = region_n_pages(region), first = 0, end;
+	int r = 0;
+
+	if (!tells_all(region))
+		return 0;
+	for (; !r && (first = bitmap_find_set(&region->removed, first, n)) < n;
+	     first = end) {
+		end = bitmap_find_clear(&region->removed, first, n);
+		r = look_everywhere(capture, region,
+				    (struct range){ region_addr(region, first),
+						    region_addr(region, end) });
+	}
+	return r;
+}
+
 int capture_rearm(struct capture *capture)
 {
 	enum capture_mode note = MODE_NOTE, hold = MODE_HOLD;
@@ -607,6 +664,8 @@ int capture_rearm(struct capture *capture)
 		r = note_removed(capture, capture->regions[i]);
 	if (!r)
 		r = protect_noted_everywhere(capture, &n);
+	for (unsigned i = 0; !r && i < capture->n_regions; i++)
+		r = look_at_removed(capture, capture->regions[i]);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		if (capture->regions[i]->registered)
 			r = arm_new_extents(capture, capture->regions[i]);

@@ -385,10 +385,8 @@ static int copy_from_mapping(const struct region *region, struct range run,
 
 /*
  * Holes punched into a file (fallocate(2), a balloon's way to give pages back)
- * take away what was there, and no userfaultfd tells. Looked for after a copy
- * by read(2), which then may have got zeros; before one through a mapping,
- * which fills the hole: one that comes just then is not seen. hugetlbfs cannot
- * tell.
+ * take away what was there, and no userfaultfd tells. Looked for after the
+ * copy, which then may have got zeros. hugetlbfs cannot tell.
  */
 static int check_no_hole(const struct region *region, struct range run)
 {
@@ -406,17 +404,14 @@ static int copy_from_file(const struct region *region, struct range run,
 {
 	int r;
 
-	if (region->mapping) {
-		r = check_no_hole(region, run);
-		if (!r)
-			r = copy_from_mapping(region, run, to);
-	} else {
+	if (region->mapping)
+		r = copy_from_mapping(region, run, to);
+	else
 		r = io_pread_full(region->desc.fd, to, range_len(run),
 				  region->desc.fd_offset + run.start -
 					  region->desc.range.start);
-		if (!r)
-			r = check_no_hole(region, run);
-	}
+	if (!r && region->desc.may_be_punched)
+		r = check_no_hole(region, run);
 	/* The file was truncated. */
 	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
 }
