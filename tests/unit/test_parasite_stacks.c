@@ -120,7 +120,10 @@ static void test_in_handler(void **state)
 {
 	(void)state;
 	check_kind(&victim_in_handler, 0);
+	/* The sanitizer makes calls of its own on a stack that is new to it. */
+#ifndef __SANITIZE_ADDRESS__
 	check_kind(&victim_in_handler, VICTIM_SECCOMP);
+#endif
 }
 
 static void test_main_exited(void **state)
