@@ -547,4 +547,8 @@ void fault_thread_stop(struct capture *capture)
 	ask(capture, true);
 	pthread_join(faults->thread, NULL);
 	faults->running = false;
+	/* All is captured, or given up: children go on. */
+	while (faults->n_children)
+		close_fd(&faults->children[--faults->n_children]);
+	free_ptr(&faults->children);
 }

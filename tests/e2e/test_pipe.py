@@ -370,7 +370,7 @@ def test_refused_target_writes_nothing():
                              "--out", "-")  # fmt: skip
         finally:
             process.kill()
-    result.expect_error(cli.REFUSED, "QEMU")
+    result.expect_error(cli.USAGE, "QEMU")
     assert result.out == b""
 
 
