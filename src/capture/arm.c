@@ -292,11 +292,16 @@ static int look_at(struct capture *capture, struct region *region,
 		   uint64_t *n_bytes)
 {
 	struct range range = region->desc.range;
-	int r = find_populated(capture, region, range, false);
+	int r;
 
+	/* The fault thread, which may run, sees the region in the index. */
+	pthread_mutex_lock(&capture->layout);
+	r = find_populated(capture, region, range, false);
+	if (!r)
+		choose_extents(region, range);
+	pthread_mutex_unlock(&capture->layout);
 	if (r)
 		return r;
-	choose_extents(region, range);
 	*n_bytes += PAGE_SIZE *
 		    bitmap_count(&region->populated, 0, region_n_pages(region));
 	return 0;

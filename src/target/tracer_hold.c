@@ -36,6 +36,11 @@
 
 #define WAKE_SIGNAL SIGURG /* ignored by default */
 
+/* In the end: looks for threads that stand, until some have found none. */
+#define QUIET_LOOKS 5
+#define MAX_LOOKS   200
+#define LOOK_NS	    100000
+
 /* A call that waits for its capture. */
 struct held {
 	pid_t tid;
@@ -314,6 +319,7 @@ static void handle_stop(struct holding *h, pid_t tid, int status)
 		ptrace_listen(tid);
 		break;
 	default:
+		restart_mend(tid);
 		resume(tid, 0);
 	}
 }
@@ -354,6 +360,53 @@ static void allow_wake(void)
 	sigemptyset(&set);
 	sigaddset(&set, WAKE_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* One that has stopped goes on, to stop for nothing but signals. */
+static void set_free(pid_t tid, int status)
+{
+	struct ptrace_stop stop;
+
+	ptrace_classify(status, &stop);
+	switch (stop.kind) {
+	case PTRACE_STOP_GONE:
+		break;
+	case PTRACE_STOP_GROUP:
+		ptrace_listen(tid);
+		break;
+	case PTRACE_STOP_SIGNAL:
+		restart_mend(tid);
+		ptrace_cont(tid, stop.sig);
+		break;
+	case PTRACE_STOP_EVENT:
+		restart_mend(tid);
+		ptrace_cont(tid, 0);
+		break;
+	default:
+		ptrace_cont(tid, 0);
+	}
+}
+
+/*
+ * A thread that stands at the entry of a system call when its tracer exits goes
+ * on as if a signal were pending: a call that waits would end with EINTR. So
+ * nobody should stand there.
+ */
+static void set_all_free(void)
+{
+	for (unsigned quiet = 0, i = 0; quiet < QUIET_LOOKS && i < MAX_LOOKS;
+	     i++) {
+		int status;
+		pid_t tid;
+
+		quiet++;
+		while ((tid = waitpid(-1, &status,
+				      __WALL | __WNOTHREAD | WNOHANG)) > 0) {
+			set_free(tid, status);
+			quiet = 0;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
+	}
 }
 
 static void let_go_of_held(struct holding *h)
@@ -397,6 +450,7 @@ void tracer_hold(struct tracer *tracer)
 	pthread_mutex_unlock(&h.lock);
 	pthread_join(h.worker, NULL);
 	let_go_of_held(&h);
+	set_all_free();
 	pthread_cond_destroy(&h.changed);
 	pthread_mutex_destroy(&h.lock);
 }
