@@ -6,50 +6,33 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "sys/pidlist.h"
 
-static bool is_in(pid_t pid, const pid_t *pids, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (pids[i] == pid)
-			return true;
-	return false;
-}
-
+/* In it there are these processes, and nobody else. */
 static int check_members(const struct cgroup_freeze *freeze, const pid_t *pids,
 			 size_t n)
 {
+	const char *path = freeze->cgroup.path;
 	_cleanup_free_ pid_t *members = NULL;
 	size_t n_members;
 	int r = cgroup_list(&freeze->cgroup, &members, &n_members);
 
 	if (r)
-		return log_errno(r, "cgroup %s: %m", freeze->cgroup.path);
+		return log_errno(r, "cgroup %s: %m", path);
 	for (size_t i = 0; i < n_members; i++) {
-		if (is_in(members[i], pids, n))
+		if (pid_is_in(members[i], pids, n))
 			continue;
 		log_error(
 			"pid %d: --freeze cgroup: its cgroup %s holds process %d as well, which would stand, too; give the target a cgroup of its own, or freeze by ptrace",
-			freeze->pid, freeze->cgroup.path, members[i]);
+			freeze->pid, path, members[i]);
 		return RESULT_UNSUPPORTED;
 	}
-	return 0;
-}
-
-static int check_all_are_members(const struct cgroup_freeze *freeze,
-				 const pid_t *pids, size_t n)
-{
-	_cleanup_free_ pid_t *members = NULL;
-	size_t n_members;
-	int r = cgroup_list(&freeze->cgroup, &members, &n_members);
-
-	if (r)
-		return log_errno(r, "cgroup %s: %m", freeze->cgroup.path);
 	for (size_t i = 0; i < n; i++) {
-		if (is_in(pids[i], members, n_members))
+		if (pid_is_in(pids[i], members, n_members))
 			continue;
 		log_error(
 			"pid %d: --freeze cgroup: process %d is not in its cgroup %s",
-			freeze->pid, pids[i], freeze->cgroup.path);
+			freeze->pid, pids[i], path);
 		return RESULT_UNSUPPORTED;
 	}
 	return 0;
@@ -77,8 +60,6 @@ int cgroup_freeze_prepare(struct cgroup_freeze *freeze,
 	if (r)
 		return log_errno(r, "pid %d: its cgroup: %m", freeze->pid);
 	r = check_members(freeze, pids, n);
-	if (!r)
-		r = check_all_are_members(freeze, pids, n);
 	if (!r)
 		r = keeper_start(&freeze->keeper, target, -1,
 				 freeze->cgroup.freeze_fd);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 
 #include "base/log.h"
 #include "sys/pagemap.h"
@@ -73,7 +72,6 @@ static int add_slice(struct range run, unsigned flags, void *data)
 {
 	struct slice_arg *arg = data;
 	struct cover_part slice = arg->giant;
-	int r;
 
 	(void)flags;
 	run.start = max_u64(run.start, arg->done);
@@ -84,14 +82,12 @@ static int add_slice(struct range run, unsigned flags, void *data)
 	slice.range.end = min_u64(ROUND_UP(run.end, SLICE), slice.range.end);
 	slice.file_offset += slice.range.start - arg->giant.range.start;
 	arg->done = slice.range.end;
-	r = append_merged(arg->list, &slice);
-	return r;
+	return append_merged(arg->list, &slice);
 }
 
 /* What of the layout the engine is to capture, ascending. */
 static int list_wanted(struct parts *list, const struct cover *cover,
-		       const struct layout *layout,
-		       const struct mapped_files *files)
+		       const struct layout *layout)
 {
 	int r = 0;
 
@@ -120,7 +116,6 @@ static int list_wanted(struct parts *list, const struct cover *cover,
 			r = append_merged(list, &part);
 		}
 	}
-	(void)files;
 	return r ? log_errno(r, "pid %d: looking at its memory: %m", cover->pid)
 		 : 0;
 }
@@ -151,7 +146,7 @@ static int update(struct cover *cover, struct capture *capture,
 	size_t i = 0, k = 0;
 	int r;
 
-	r = list_wanted(&wanted, cover, layout, files);
+	r = list_wanted(&wanted, cover, layout);
 	while (!r && (i < cover->n_parts || k < wanted.n)) {
 		struct cover_part *have =
 			i < cover->n_parts ? &cover->parts[i] : NULL;

@@ -15,7 +15,6 @@
 #include "flow/setup.h"
 #include "flow/subject.h"
 #include "sys/caps.h"
-#include "sys/procfs.h"
 #include "sys/procstat.h"
 #include "sys/proctree.h"
 #include "sys/rlimit.h"
@@ -81,16 +80,6 @@ static int list_processes(const struct dump_options *options, pid_t **pids,
 	return 0;
 }
 
-/* A zombie has ended. */
-static bool is_alive(pid_t pid)
-{
-	_cleanup_close_ int proc_fd = procfs_open(pid);
-	struct proc_stat stat;
-
-	return proc_fd >= 0 && !procstat_read(proc_fd, 0, &stat) &&
-	       stat.state != 'Z' && stat.state != 'X';
-}
-
 static bool is_subject(const struct attempt *a, pid_t pid)
 {
 	for (size_t i = 0; i < a->n_subjects; i++)
@@ -116,7 +105,7 @@ static int open_subjects(struct attempt *a)
 
 		r = subject_open(s, pids[i], a->options->all, &a->files);
 		/* A child that has ended by now, or whose pid is another's. */
-		if (i && ((r && !is_alive(pids[i])) ||
+		if (i && ((r && !procstat_is_alive(pids[i])) ||
 			  (!r && !is_subject(a, s->process.ppid)))) {
 			subject_close(s);
 			r = 0;
@@ -433,7 +422,8 @@ int dump_process(const struct dump_options *options, struct image_stats *stats)
 	for (unsigned i = 0;; i++) {
 		r = dump_once(options, hold, i >= options->retries, stats);
 		/* One of a tree may end at any time. */
-		if (r == -ESRCH && options->tree && is_alive(options->pid))
+		if (r == -ESRCH && options->tree &&
+		    procstat_is_alive(options->pid))
 			r = RESULT_INCONSISTENT;
 		if (r != RESULT_INCONSISTENT || i >= options->retries)
 			return r;

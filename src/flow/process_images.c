@@ -7,11 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+#include "base/log.h"
 #include "config.h"
 #include "elfcore/elfcore.h"
 #include "flow/output.h"
-#include "base/cleanup.h"
-#include "base/log.h"
 #include "snapuffd/image-format.h"
 
 #define STREAM_BYTES MIB

@@ -56,20 +56,6 @@ static int seize(const struct subject *subject)
 	return log_errno(err, "pid %d: PTRACE_SEIZE: %m", pid);
 }
 
-/*
- * Hands on a signal, and stops it again: with the stop for the signal the
- * kernel may have forgotten the other one. A traced thread is woken by ignored
- * signals, too, and must not see that.
- */
-static int pass_on(pid_t tid, int sig)
-{
-	int err = restart_mend(tid);
-
-	if (!err)
-		err = ptrace_interrupt(tid);
-	return err ? err : ptrace_cont(tid, sig);
-}
-
 /* Brings it to a stop of its own, handing on signals. */
 static int stop_once(struct remote *r, uint64_t deadline)
 {
@@ -93,7 +79,7 @@ static int stop_once(struct remote *r, uint64_t deadline)
 			return refuse("pid %d: is stopped by signal %d", r->pid,
 				      stop.sig);
 		case PTRACE_STOP_SIGNAL:
-			err = pass_on(r->tid, stop.sig);
+			err = restart_pass_on(r->tid, stop.sig);
 			break;
 		default:
 			err = ptrace_cont(r->tid, 0);

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/util.h"
+#include "sys/pidlist.h"
 
 #define MOUNT_POINT  "/sys/fs/cgroup"
 #define MOUNT_HYBRID "/sys/fs/cgroup/unified"
@@ -58,7 +59,7 @@ static int open_dir(const char *path)
 	return -ENOENT;
 }
 
-static int is_frozen(const struct cgroup *cgroup, const char *wanted)
+static int is_frozen(const struct cgroup *cgroup)
 {
 	char text[256];
 	ssize_t n = pread(cgroup->events_fd, text, sizeof(text) - 1, 0);
@@ -66,7 +67,7 @@ static int is_frozen(const struct cgroup *cgroup, const char *wanted)
 	if (n < 0)
 		return -errno;
 	text[n] = '\0';
-	return strstr(text, wanted) ? 1 : 0;
+	return strstr(text, "frozen 1") ? 1 : 0;
 }
 
 int cgroup_open(struct cgroup *cgroup, int proc_fd)
@@ -89,7 +90,7 @@ int cgroup_open(struct cgroup *cgroup, int proc_fd)
 		return -errno;
 	if (pread(cgroup->freeze_fd, asked, sizeof(asked) - 1, 0) < 0)
 		return -errno;
-	r = is_frozen(cgroup, "frozen 1");
+	r = is_frozen(cgroup);
 	if (r < 0)
 		return r;
 	return r || *asked == '1' ? -EBUSY : 0;
@@ -106,7 +107,7 @@ bool cgroup_holds(int proc_fd)
 		return false;
 	cgroup.events_fd =
 		openat(cgroup.dir_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
-	return cgroup.events_fd >= 0 && is_frozen(&cgroup, "frozen 1") > 0;
+	return cgroup.events_fd >= 0 && is_frozen(&cgroup) > 0;
 }
 
 void cgroup_close(struct cgroup *cgroup)
@@ -117,29 +118,9 @@ void cgroup_close(struct cgroup *cgroup)
 	free_ptr(&cgroup->path);
 }
 
-struct list {
-	pid_t *pids;
-	size_t n, size;
-};
+static int list_dir(int dir_fd, struct pid_list *list, unsigned levels);
 
-static int append(struct list *list, pid_t pid)
-{
-	if (list->n == list->size) {
-		size_t size = list->size * 2 + 16;
-		pid_t *pids = reallocarray(list->pids, size, sizeof(*pids));
-
-		if (!pids)
-			return -ENOMEM;
-		list->pids = pids;
-		list->size = size;
-	}
-	list->pids[list->n++] = pid;
-	return 0;
-}
-
-static int list_dir(int dir_fd, struct list *list, unsigned levels);
-
-static int list_below(int dir_fd, struct list *list, unsigned levels)
+static int list_below(int dir_fd, struct pid_list *list, unsigned levels)
 {
 	_cleanup_close_ int fd =
 		openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -163,10 +144,9 @@ static int list_below(int dir_fd, struct list *list, unsigned levels)
 	return r;
 }
 
-static int list_dir(int dir_fd, struct list *list, unsigned levels)
+static int list_dir(int dir_fd, struct pid_list *list, unsigned levels)
 {
 	_cleanup_free_ char *text = NULL;
-	char *at, *end;
 	int r;
 
 	if (!levels)
@@ -175,20 +155,13 @@ static int list_dir(int dir_fd, struct list *list, unsigned levels)
 	/* A threaded one lists no processes. */
 	if (r && r != -EOPNOTSUPP)
 		return r == -ENOENT ? 0 : r;
-	r = 0;
-	for (at = text; !r && at; at = end) {
-		pid_t pid = (pid_t)strtol(at, &end, 10);
-
-		if (end == at)
-			break;
-		r = append(list, pid);
-	}
+	r = text ? pid_list_parse(list, text) : 0;
 	return r ? r : list_below(dir_fd, list, levels);
 }
 
 int cgroup_list(const struct cgroup *cgroup, pid_t **pids, size_t *n)
 {
-	struct list list = {};
+	struct pid_list list = {};
 	int r = list_dir(cgroup->dir_fd, &list, LEVELS_MAX);
 
 	if (r) {
@@ -208,7 +181,7 @@ int cgroup_freeze(const struct cgroup *cgroup, int timeout_ms)
 	if (pwrite(cgroup->freeze_fd, "1", 1, 0) < 0)
 		return -errno;
 	for (;;) {
-		int r = is_frozen(cgroup, "frozen 1");
+		int r = is_frozen(cgroup);
 
 		if (r)
 			return r < 0 ? r : 0;

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/util.h"
+#include "sys/procfs.h"
 
 #define TEXT_MAX MIB
 
@@ -59,6 +60,15 @@ int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat)
 	stat->utime_ns = ticks_to_ns(utime);
 	stat->stime_ns = ticks_to_ns(stime);
 	return 0;
+}
+
+bool procstat_is_alive(pid_t pid)
+{
+	_cleanup_close_ int proc_fd = procfs_open(pid);
+	struct proc_stat stat;
+
+	return proc_fd >= 0 && !procstat_read(proc_fd, 0, &stat) &&
+	       stat.state != 'Z' && stat.state != 'X';
 }
 
 /* The value of a line; the newline keeps a process from naming itself so. */

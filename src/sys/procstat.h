@@ -8,6 +8,7 @@
  * is not understood, or -errno; no logging.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,6 +23,9 @@ struct proc_stat {
 };
 
 int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat);
+
+/* Whether there is such a process, and it is no zombie. */
+bool procstat_is_alive(pid_t pid);
 
 /* The number of a thread in the innermost pid namespace that it is in (NSpid,
  * since 4.1). */

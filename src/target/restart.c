@@ -59,3 +59,12 @@ int restart_mend(pid_t tid)
 		r = ptrace_set_regs(tid, &regs);
 	return r;
 }
+
+int restart_pass_on(pid_t tid, int sig)
+{
+	int r = restart_mend(tid);
+
+	if (!r)
+		r = ptrace_interrupt(tid);
+	return r ? r : ptrace_cont(tid, sig);
+}

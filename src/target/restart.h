@@ -17,3 +17,10 @@ bool restart_eintr(struct user_regs_struct *regs);
 
 /* The same for a thread that stands. 0 or -errno. */
 int restart_mend(pid_t tid);
+
+/*
+ * From the stop for a signal: hands it on, and asks for another stop, since
+ * with this one the kernel may have forgotten that. A traced thread is woken by
+ * ignored signals, too, and does not see it. 0 or -errno.
+ */
+int restart_pass_on(pid_t tid, int sig);

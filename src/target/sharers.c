@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "sys/pidlist.h"
 
 static const struct proc_map *find_common(const struct proc_maps *theirs,
 					  const struct proc_map *const *maps,
@@ -44,14 +45,6 @@ static int look_at(pid_t pid, const struct proc_map *const *maps, size_t n_maps,
 	return r;
 }
 
-static bool is_in(pid_t pid, const pid_t *pids, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (pids[i] == pid)
-			return true;
-	return false;
-}
-
 int sharers_walk(const struct proc_map *const *maps, size_t n_maps,
 		 const pid_t *except, size_t n_except, sharers_fn fn,
 		 void *opaque)
@@ -68,7 +61,8 @@ int sharers_walk(const struct proc_map *const *maps, size_t n_maps,
 	while (!r && (entry = readdir(dir))) {
 		pid_t pid = atoi(entry->d_name);
 
-		if (pid > 0 && pid != getpid() && !is_in(pid, except, n_except))
+		if (pid > 0 && pid != getpid() &&
+		    !pid_is_in(pid, except, n_except))
 			r = look_at(pid, maps, n_maps, fn, opaque);
 	}
 	return r;

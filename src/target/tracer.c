@@ -284,20 +284,6 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 		 : 0;
 }
 
-/*
- * Hands on a signal, and stops the thread again: with the stop for the signal
- * the kernel may have forgotten the other one. A traced thread is woken by
- * ignored signals, too, and must not see that.
- */
-static int pass_on(pid_t tid, int sig)
-{
-	int r = restart_mend(tid);
-
-	if (!r)
-		r = ptrace_interrupt(tid);
-	return r ? r : ptrace_cont(tid, sig);
-}
-
 /* Hands on the signals that arrive before it stops for us. */
 static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 {
@@ -318,7 +304,7 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 			/* At once: if we are killed, it has what it needs. */
 			return read_thread(tracer, thread);
 		case PTRACE_STOP_SIGNAL:
-			r = pass_on(thread->tid, stop.sig);
+			r = restart_pass_on(thread->tid, stop.sig);
 			break;
 		default:
 			r = ptrace_cont(thread->tid, 0);
@@ -432,7 +418,8 @@ static int thaw(struct tracer *tracer)
 
 static int thaw_holding(struct tracer *tracer)
 {
-	tracer->holding = tracer_begin_hold(tracer);
+	tracer_begin_hold(tracer);
+	tracer->holding = true;
 	sched_restore(&tracer->before);
 	return 0;
 }

@@ -43,7 +43,6 @@ struct tracer_thread {
 	uint64_t sigpending, sigblocked; /* bit n - 1 is signal n */
 	bool stands;
 	bool stopped; /* by a signal: it stays so */
-	bool traced;  /* while calls are held */
 };
 
 struct tracer;

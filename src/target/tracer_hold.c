@@ -13,9 +13,10 @@
  * its own caller waiting. It wakes this one by a signal, again and again until
  * it is heard: one that came just before waitpid(2) would be lost.
  *
- * In the end nobody is interrupted: the exit of the tracing thread detaches all
- * threads wherever they are. One in a system-call stop goes on, since with
- * PTRACE_O_TRACESYSGOOD the kernel takes its code for no signal.
+ * In the end nobody is interrupted: those that stand run on, and the exit of
+ * the tracing thread detaches all threads wherever they are. One that has come
+ * to a system-call stop just then goes on, since with PTRACE_O_TRACESYSGOOD the
+ * kernel takes its code for no signal.
  */
 
 #include <errno.h>
@@ -275,7 +276,6 @@ static void adopt(struct tracer *tracer, pid_t tid,
 			continue;
 		if (tracer_add_thread(tracer, i, tid))
 			break;
-		tracer->threads[tracer->n_threads - 1].traced = true;
 		if (stop->kind == PTRACE_STOP_GROUP)
 			ptrace_listen(tid);
 		else
@@ -292,11 +292,8 @@ static void handle_stop(struct holding *h, pid_t tid, int status)
 	struct ptrace_stop stop;
 
 	ptrace_classify(status, &stop);
-	if (stop.kind == PTRACE_STOP_GONE) {
-		if (thread)
-			thread->traced = false;
+	if (stop.kind == PTRACE_STOP_GONE)
 		return;
-	}
 	if (!thread) {
 		adopt(tracer, tid, &stop);
 		return;
@@ -324,25 +321,26 @@ static void handle_stop(struct holding *h, pid_t tid, int status)
 	}
 }
 
-bool tracer_begin_hold(struct tracer *tracer)
+static int run_to_syscall(const struct tracer_thread *thread)
 {
-	const unsigned long options =
-		PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
+	int r = ptrace_set_options(thread->tid, PTRACE_O_TRACECLONE |
+							PTRACE_O_TRACEFORK |
+							PTRACE_O_TRACEVFORK);
 
+	if (r)
+		return r;
+	return thread->stopped ? ptrace_listen(thread->tid)
+			       : ptrace_cont_to_syscall(thread->tid, 0);
+}
+
+void tracer_begin_hold(struct tracer *tracer)
+{
 	for (size_t i = 0; i < tracer->n_threads; i++) {
-		struct tracer_thread *thread = &tracer->threads[i];
+		const struct tracer_thread *thread = &tracer->threads[i];
 
-		if (!thread->stands)
-			continue;
-		thread->traced =
-			!ptrace_set_options(thread->tid, options) &&
-			!(thread->stopped
-				  ? ptrace_listen(thread->tid)
-				  : ptrace_cont_to_syscall(thread->tid, 0));
-		if (!thread->traced)
+		if (thread->stands && run_to_syscall(thread))
 			ptrace_detach(thread->tid, 0);
 	}
-	return true;
 }
 
 static void on_wake(int sig)
@@ -409,13 +407,14 @@ static void set_all_free(void)
 	}
 }
 
+/* Not detached: that sets them going as if a signal were pending. */
 static void let_go_of_held(struct holding *h)
 {
 	while (h->list) {
 		struct held *held = h->list;
 
 		h->list = held->next;
-		ptrace_detach(held->tid, held->sig);
+		ptrace_cont(held->tid, held->sig);
 		free(held);
 	}
 }
@@ -428,6 +427,7 @@ void tracer_hold(struct tracer *tracer)
 	pthread_cond_init(&h.changed, NULL);
 	if (pthread_create(&h.worker, NULL, worker_main, &h)) {
 		log_warning("calls that unmap memory cannot be held");
+		set_all_free();
 		pthread_cond_destroy(&h.changed);
 		pthread_mutex_destroy(&h.lock);
 		return;

@@ -40,8 +40,8 @@ struct tracer {
 };
 
 /* tracer_hold.c. Has all threads run on, to their next system call; they stood.
- * True. */
-bool tracer_begin_hold(struct tracer *tracer);
+ */
+void tracer_begin_hold(struct tracer *tracer);
 /* Watches all system calls, until `release`. */
 void tracer_hold(struct tracer *tracer);
 
