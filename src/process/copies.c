@@ -13,8 +13,7 @@
 /* Room for what is written between the two looks. */
 #define SPARE (4 * MIB)
 
-/* From here on the freeze is longer than the user may expect: some 0.3 ms a
- * MiB. */
+/* From here on the freeze is longer than the user may expect. */
 #define MUCH (64 * MIB)
 
 /* What one call reads. */

@@ -53,7 +53,7 @@ struct tracer;
  * returned, which gets the addresses that are about to go. It is called by one
  * thread of the tracer's own.
  *
- * Every system call of the processes then costs two stops, some 10 us.
+ * Every system call of the processes then costs two stops.
  */
 struct tracer_holder {
 	void (*capture)(void *opaque, unsigned process, struct range range);
