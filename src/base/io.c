@@ -82,6 +82,14 @@ int io_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset)
 	return 0;
 }
 
+int io_sync(int fd)
+{
+	while (fsync(fd))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 int io_read_all(int fd, size_t max, char **buf, size_t *len)
 {
 	_cleanup_free_ char *data = NULL;

@@ -12,6 +12,10 @@ int io_pread_full(int fd, void *buf, size_t len, uint64_t offset);
 int io_write_full(int fd, const void *buf, size_t len);
 int io_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset);
 
+/* fsync(2), which a file system in user space or of a network may interrupt. 0
+ * or -errno. */
+int io_sync(int fd);
+
 /*
  * A whole file of at most `max` bytes, NUL-terminated behind its last byte.
  * Sizes that lie (/proc) are fine. Returns 0 and a buffer to free, -EFBIG for

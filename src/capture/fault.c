@@ -502,9 +502,15 @@ void fault_thread_again(struct capture *capture, struct region *region,
 	fault_thread_wake(capture);
 }
 
+static void wake(struct fault_thread *faults)
+{
+	while (eventfd_write(faults->wake_fd, 1) && errno == EINTR)
+		;
+}
+
 void fault_thread_wake(struct capture *capture)
 {
-	eventfd_write(capture->faults.wake_fd, 1);
+	wake(&capture->faults);
 }
 
 static void ask(struct capture *capture, bool stop)
@@ -515,7 +521,7 @@ static void ask(struct capture *capture, bool stop)
 	pthread_mutex_lock(&faults->lock);
 	request = ++faults->n_asked;
 	faults->stop = stop;
-	eventfd_write(faults->wake_fd, 1);
+	wake(faults);
 	while (faults->n_answered < request) {
 		struct timespec until = capture_next_look();
 

@@ -59,8 +59,10 @@ int output_open(struct output *output, const char *path)
 
 int output_finish(struct output *output)
 {
-	if (output->remove && fsync(output->fd))
-		return log_errno(-errno, "%s: writing: %m", output->path);
+	int r = output->remove ? io_sync(output->fd) : 0;
+
+	if (r)
+		return log_errno(r, "%s: writing: %m", output->path);
 	output->remove = false;
 	return 0;
 }

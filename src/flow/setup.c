@@ -8,11 +8,16 @@
 #include "base/result.h"
 #include "base/util.h"
 #include "sys/caps.h"
+#include "sys/memlimit.h"
 #include "sys/procfs.h"
 #include "sys/uffd.h"
 
 #define BUFFER_MIN   (64 * MIB)
 #define BUFFER_SHARE 4 /* of what is available */
+
+/* Of what a cgroup leaves: whoever takes all of that is killed. */
+#define BUFFER_MIN_LIMITED   (16 * MIB)
+#define BUFFER_SHARE_LIMITED 2
 
 int setup_choose_features(uint64_t also, uint64_t *features)
 {
@@ -36,12 +41,15 @@ int setup_choose_features(uint64_t also, uint64_t *features)
 
 uint64_t setup_choose_buffer(uint64_t bytes_all)
 {
-	uint64_t available = 0;
+	uint64_t available = 0, limit;
 
 	procfs_read_meminfo("MemAvailable", &available);
+	limit = max_u64(BUFFER_MIN_LIMITED,
+			memlimit_headroom() / BUFFER_SHARE_LIMITED);
 	/* All memory, and a reserve as large as half of it, is enough. */
-	return max_u64(BUFFER_MIN, min_u64(available / BUFFER_SHARE,
-					   bytes_all + bytes_all / 2));
+	return min_u64(limit,
+		       max_u64(BUFFER_MIN, min_u64(available / BUFFER_SHARE,
+						   bytes_all + bytes_all / 2)));
 }
 
 int setup_drop_capabilities(const cap_value_t *also, size_t n_also)

@@ -17,7 +17,8 @@
  * enough. */
 int setup_choose_features(uint64_t also, uint64_t *features);
 
-/* A share of the memory that is free, no more than `bytes_all` may need. */
+/* A share of the memory that is free, here and in the cgroup that we are in; no
+ * more than `bytes_all` may need. */
 uint64_t setup_choose_buffer(uint64_t bytes_all);
 
 /*

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
 
 #define PARTIAL_SUFFIX ".partial"
@@ -174,7 +175,7 @@ static int rename_new(int from_fd, const char *from, int to_fd, const char *to)
 
 static void sync_parent(struct partial_dir *d)
 {
-	if (fsync(d->parent_fd))
+	if (io_sync(d->parent_fd))
 		log_warning("%s: syncing the directory above: %m", d->path);
 }
 
@@ -192,9 +193,9 @@ int partial_dir_commit(struct partial_dir *d)
 {
 	int r;
 
-	if (fsync(d->fd))
-		return log_errno(-errno, "%s: syncing %s: %m", d->path,
-				 d->partial);
+	r = io_sync(d->fd);
+	if (r)
+		return log_errno(r, "%s: syncing %s: %m", d->path, d->partial);
 	r = rename_new(d->parent_fd, d->partial, d->parent_fd, d->name);
 	if (r)
 		return log_errno(r, "%s: cannot rename %s: %m", d->path,

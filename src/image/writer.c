@@ -91,8 +91,8 @@ int image_writer_put_file(struct image_writer *w, const char *name,
 		return log_errno(-errno, "%s: cannot create %s: %m",
 				 w->dir.path, name);
 	r = io_write_full(fd, data, len);
-	if (!r && fsync(fd))
-		r = -errno;
+	if (!r)
+		r = io_sync(fd);
 	if (r)
 		return log_errno(r, "%s: writing %s: %m", w->dir.path, name);
 	return 0;
@@ -216,9 +216,12 @@ int image_writer_commit_core(struct image_writer *w)
 
 	assert(w->has_process);
 	r = image_writer_sync(w);
-	if (!r && fsync(w->core.fd))
-		r = log_errno(-errno, "%s: writing %s: %m", w->dir.path,
-			      IMAGE_CORE);
+	if (!r) {
+		r = io_sync(w->core.fd);
+		if (r)
+			log_errno(r, "%s: writing %s: %m", w->dir.path,
+				  IMAGE_CORE);
+	}
 	return r ? r : partial_dir_commit_file(&w->dir, IMAGE_CORE);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/page.h"
 #include "base/util.h"
@@ -310,9 +311,10 @@ uint64_t image_writer_data_pages(const struct image_writer *w)
 static int sync_pages_file(const struct image_writer *w, const char *name,
 			   const struct pages_file *file)
 {
-	if (fdatasync(file->fd))
-		return log_errno(-errno, "%s: writing %s: %m", w->dir.path,
-				 name);
+	int r = io_sync(file->fd);
+
+	if (r)
+		return log_errno(r, "%s: writing %s: %m", w->dir.path, name);
 	return 0;
 }
 
