@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ pytest.register_assert_rewrite(
 )
 
 from harness import guest as guest_module  # noqa: E402
-from harness import host, victim  # noqa: E402
+from harness import host, process, victim  # noqa: E402
 from harness.guest import Guest  # noqa: E402
 from harness.process import Targets  # noqa: E402
 
@@ -80,6 +81,31 @@ def victim_exe(tmp_path_factory):
     if not shutil.which("cc"):
         pytest.skip("cc is not installed")
     return victim.build(tmp_path_factory.mktemp("victim"))
+
+
+@pytest.fixture
+def start(targets, victim_exe):
+    """Starts victims: what each is to do, one word each; the cgroup that it and
+    its children are in."""
+
+    def start(*words, cgroup=None, **options):
+        if cgroup:
+            # Before it has children.
+            options["preexec_fn"] = lambda: host.join(cgroup, os.getpid())
+        return targets.start([victim_exe, *words], "^ready$", **options)
+
+    return start
+
+
+@pytest.fixture
+def judge(victim_exe, tmp_path):
+    """Convicts a core of a victim that is not of one instant."""
+    process.require_gdb()
+
+    def judge(core):
+        return victim.judge(victim_exe, core, tmp_path / "facts")
+
+    return judge
 
 
 @pytest.fixture

@@ -8,33 +8,11 @@ import signal
 import stat
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from harness import cli, host, process, victim
 from harness.core import Core
-from harness.process import PAGE
-
-BUSY = ("journal=3", "registers", "timers")
-
-
-@pytest.fixture
-def judge(victim_exe, tmp_path):
-    """Convicts a core that is not of one instant."""
-    process.require_gdb()
-
-    def judge(core):
-        return victim.judge(victim_exe, core, tmp_path / "facts")
-
-    return judge
-
-
-@pytest.fixture
-def start(targets, victim_exe):
-    def start(*words, **options):
-        return targets.start([victim_exe, *words], "^ready$", **options)
-
-    return start
+from harness.victim import BUSY
 
 
 def assert_private(image):
@@ -331,7 +309,7 @@ def test_shared_memory_that_others_write(start, judge, out):
 
 def test_freeze_by_cgroup(cgroup, start, judge, out):
     target = start(*BUSY)
-    (cgroup / "cgroup.procs").write_text(str(target.pid))
+    host.join(cgroup, target.pid)
     with process.unharmed(target):
         dumped = process.dump(target.pid, out, "--freeze", "cgroup")
         target.command("check")

@@ -8,34 +8,10 @@ import signal
 import time
 
 import pytest
-from harness import cli, host, process, victim
+from harness import cli, host, process
 from harness.core import PT_LOAD, PT_NOTE, Core
-from harness.process import PAGE
-
-BUSY = ("journal=3", "registers", "timers")
-
-
-@pytest.fixture
-def judge(victim_exe, tmp_path):
-    process.require_gdb()
-
-    def judge(core):
-        return victim.judge(victim_exe, core, tmp_path / "facts")
-
-    return judge
-
-
-@pytest.fixture
-def start(targets, victim_exe):
-    def start(*words, **options):
-        return targets.start([victim_exe, *words], "^ready$", **options)
-
-    return start
-
-
-def assert_nothing_left(out):
-    assert not os.path.lexists(out)
-    assert not os.path.lexists(f"{out}.partial")
+from harness.process import PAGE, assert_nothing_left
+from harness.victim import BUSY
 
 
 def dump_core(target, out, *options):

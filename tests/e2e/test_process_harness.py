@@ -15,17 +15,9 @@ from harness.victim import Torn
 
 
 @pytest.fixture
-def judged(targets, victim_exe, tmp_path):
+def judged(start, judge):
     """A victim, and a judge of its cores."""
-    target = targets.start(
-        [victim_exe, "journal=3", "registers", "churn=unmap,discard,remap"],
-        "^ready$",
-    )
-
-    def judge(core):
-        return victim.judge(victim_exe, core, tmp_path / "facts")
-
-    return target, judge
+    return start("journal=3", "registers", "churn=unmap,discard,remap"), judge
 
 
 def test_still_process_is_found_right(judged, tmp_path):
@@ -114,26 +106,26 @@ def test_block_is_convicted(change, found):
         victim.judge_block(block, None)
 
 
-def test_interrupted_waits_are_seen(targets, victim_exe, tmp_path):
+def test_interrupted_waits_are_seen(start, tmp_path):
     """gdb stops with SIGSTOP, which some calls do not survive."""
-    target = targets.start([victim_exe, "wait"], "^ready$")
+    target = start("wait")
     process.gcore(target.pid, tmp_path / "core")
     rows = victim.rows(target.command("wake"))
     assert rows["read"] == ("woken", {"got": 107, "want": 107})
     assert rows["epoll_wait"] == ("early", {"got": -4, "want": 107})
 
 
-def test_waits_are_woken(targets, victim_exe):
-    target = targets.start([victim_exe, "wait"], "^ready$")
+def test_waits_are_woken(start):
+    target = start("wait")
     rows = victim.rows(target.command("wake"))
     assert len(rows) > 20
     for name, (word, values) in rows.items():
         assert word == "woken" and values["got"] == values["want"], name
 
 
-def test_traces_are_seen(targets, victim_exe):
+def test_traces_are_seen(start):
     """A stopped process, a descriptor more."""
-    target = targets.start([victim_exe], "^ready$")
+    target = start()
     with pytest.raises(AssertionError, match="state T"):
         with process.unharmed(target):
             os.kill(target.pid, 19)  # SIGSTOP

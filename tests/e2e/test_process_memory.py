@@ -16,24 +16,6 @@ KINDS = ("unmap", "free", "discard", "remap", "punch", "protect", "threads",
 N_DUMPS = 6
 
 
-@pytest.fixture
-def judge(victim_exe, tmp_path):
-    process.require_gdb()
-
-    def judge(core):
-        return victim.judge(victim_exe, core, tmp_path / "facts")
-
-    return judge
-
-
-@pytest.fixture
-def start(targets, victim_exe):
-    def start(*words, **options):
-        return targets.start([victim_exe, *words], "^ready$", **options)
-
-    return start
-
-
 def assert_sound(target):
     """Nothing that it read in its own memory was wrong, and it goes on."""
     first = victim.rows(target.command("churn"))

@@ -14,32 +14,11 @@ import pytest
 from harness import cli, host, process, procstate, victim
 from harness.core import Core
 from harness.guest import GuestSpec
-from harness.process import PAGE
+from harness.process import PAGE, assert_nothing_left
+from harness.victim import BUSY
 
-BUSY = ("journal=3", "registers", "timers")
 #: Private pages of a file on a disk: what makes a pause long.
 DIRTY_MIB = 256
-
-
-@pytest.fixture
-def judge(victim_exe, tmp_path):
-    process.require_gdb()
-
-    def judge(core):
-        return victim.judge(victim_exe, core, tmp_path / "facts")
-
-    return judge
-
-
-@pytest.fixture
-def start(targets, victim_exe):
-    def start(*words, cgroup=None, **options):
-        if cgroup:
-            # Before it has children.
-            options["preexec_fn"] = lambda: join(cgroup, os.getpid())
-        return targets.start([victim_exe, *words], "^ready$", **options)
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +31,12 @@ def disk():
     return "/var/tmp"
 
 
-def assert_nothing_left(out):
-    assert not os.path.lexists(out)
-    assert not os.path.lexists(f"{out}.partial")
-
-
 def warnings(result):
     return [line for line in result.err.splitlines()
             if line.startswith("snapuffd: warning: ")]  # fmt: skip
 
 
 # --freeze cgroup
-
-
-def join(cgroup, pid):
-    (cgroup / "cgroup.procs").write_text(str(pid))
 
 
 def is_thawed(cgroup):
@@ -134,7 +104,7 @@ def test_cgroup_of_others_is_refused(cgroup, start, targets, out, below):
     place = cgroup / "below" if below else cgroup
     place.mkdir(exist_ok=True)
     other = targets.start(["sleep", "1000"])
-    join(place, other.pid)
+    host.join(place, other.pid)
     refuse_frozen(target, out, f"process {other.pid} ")
     assert is_thawed(cgroup)
     other.close()
@@ -150,7 +120,7 @@ def test_children_in_the_cgroup_need_tree(cgroup, start, out):
 def test_tree_that_is_not_all_in_the_cgroup(cgroup, start, out):
     target = start("journal=1,1", cgroup=cgroup)
     child, = process.children(target.pid)
-    join(cgroup.parent, child)
+    host.join(cgroup.parent, child)
     refuse_frozen(target, out, f"process {child} is not in",
                   options=["--tree"])  # fmt: skip
     assert is_thawed(cgroup)

@@ -103,6 +103,10 @@ def cgroup():
         path.rmdir()
 
 
+def join(cgroup, pid):
+    (cgroup / "cgroup.procs").write_text(str(pid))
+
+
 def wait_for(probe, timeout=30):
     deadline = time.monotonic() + timeout
     while not probe():

@@ -263,6 +263,12 @@ def dump(pid, out, *options, allow=(cli.DONE,)):
                   before | after, since, until, result.err)  # fmt: skip
 
 
+def assert_nothing_left(out):
+    """Neither a dump nor a part of one."""
+    assert not os.path.lexists(out)
+    assert not os.path.lexists(f"{out}.partial")
+
+
 def gcore(pid, out):
     """The peer, which stops the process for all of the time.  Returns when it
     began and when it was over."""

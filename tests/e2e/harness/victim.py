@@ -13,6 +13,8 @@ from .core import Core
 SOURCES = Path(__file__).resolve().parents[1] / "victim"
 SCRIPT = Path(__file__).with_name("victim_gdb.py")
 PAGE = 4096
+#: All that shows of which instant a core is.
+BUSY = ("journal=3", "registers", "timers")
 STAMP_FACTOR = 0x9E3779B97F4A7C15
 JOURNAL_FACTOR = 0x9E3779B1
 TLS_BASE = 0x7150715071500000
