@@ -18,9 +18,12 @@ static void look_at(struct mapped_file *file)
 	unsigned char ident[SELFMAG];
 	struct statfs fs;
 
-	if (fstatfs(file->fd, &fs) == 0)
+	if (fstatfs(file->fd, &fs) == 0) {
 		file->is_memory = fs.f_type == TMPFS_MAGIC ||
 				  fs.f_type == HUGETLBFS_MAGIC;
+		if (fs.f_type == HUGETLBFS_MAGIC)
+			file->page_size = (uint64_t)fs.f_bsize;
+	}
 	if (!file->is_memory)
 		file->is_elf =
 			!io_pread_full(file->fd, ident, sizeof(ident), 0) &&
@@ -46,6 +49,7 @@ struct mapped_file *mapped_files_get(struct mapped_files *files,
 		.dev = map->dev,
 		.inode = map->inode,
 		.fd = target_try_open_mapped_file(target, map),
+		.page_size = PAGE_SIZE,
 	};
 	if (list[files->n_files].fd >= 0)
 		look_at(&list[files->n_files]);

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -18,6 +19,7 @@ struct mapped_file {
 	ino_t inode;
 	int fd;		    /* -1: it could not be opened */
 	bool is_memory;	    /* tmpfs, memfd or hugetlbfs: it has no disk */
+	uint64_t page_size; /* of the memory that it is; hugetlbfs: not 4 KiB */
 	bool is_elf;	    /* begins with an ELF header */
 	char *build_id;	    /* hexadecimal, or NULL */
 	bool left_out;	    /* a warning said so */

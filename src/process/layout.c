@@ -54,7 +54,7 @@ static uint64_t length(const struct proc_map *map)
 static uint64_t choose_held(const struct proc_map *map,
 			    const struct layout_rules *rules,
 			    const struct mapped_file *file, unsigned flags,
-			    bool written)
+			    bool hugetlb, bool written)
 {
 	uint32_t filter = rules->filter;
 	bool whole;
@@ -65,7 +65,7 @@ static uint64_t choose_held(const struct proc_map *map,
 		return length(map);
 	if (flags & SMAP_DONTDUMP)
 		return 0;
-	if (flags & SMAP_HUGETLB)
+	if (hugetlb)
 		whole = filter & (map->shared ? FILTER_HUGETLB_SHARED
 					      : FILTER_HUGETLB_PRIVATE);
 	else if (map->shared)
@@ -97,6 +97,16 @@ static enum layout_how choose_how(const struct proc_map *map,
 	return !map->shared && written ? LAYOUT_COPY : LAYOUT_FILE;
 }
 
+/* hugetlb memory has a file, be it without a name, which tells also of what is
+ * newer than smaps. */
+static uint64_t find_page_size(const struct mapped_file *file,
+			       const struct smap *smap)
+{
+	if (file && file->fd < 0 && smap)
+		return smap->page_size;
+	return file ? file->page_size : PAGE_SIZE;
+}
+
 static int decide(struct layout_item *item, const struct target *target,
 		  const struct layout_rules *rules, struct mapped_files *files)
 {
@@ -107,18 +117,19 @@ static int decide(struct layout_item *item, const struct target *target,
 	struct mapped_file *file = NULL;
 	bool written;
 
-	item->page_size = smap ? smap->page_size : PAGE_SIZE;
 	if (map->inode) {
 		file = mapped_files_get(files, target, map);
 		if (!file)
 			return -ENOMEM;
 		item->file = (size_t)(file - files->files);
 	}
+	item->page_size = find_page_size(file, smap);
 	/* What has changed since may have been written to before. */
 	written = !map->inode || map->write || !smap ||
 		  smap->range.start != map->range.start ||
 		  smap->range.end != map->range.end || smap->anonymous;
-	item->held = choose_held(map, rules, file, flags, written);
+	item->held = choose_held(map, rules, file, flags,
+				 item->page_size != PAGE_SIZE, written);
 	if (!item->held)
 		return 0;
 	item->how = choose_how(map, file, flags, written);

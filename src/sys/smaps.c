@@ -19,8 +19,8 @@ static unsigned parse_flags(const char *text)
 	} names[] = {
 		{ "dd", SMAP_DONTDUMP }, { "io", SMAP_DEVICE },
 		{ "pf", SMAP_DEVICE },	 { "mw", SMAP_MAYWRITE },
-		{ "ht", SMAP_HUGETLB },	 { "um", SMAP_UFFD },
-		{ "uw", SMAP_UFFD },	 { "ui", SMAP_UFFD },
+		{ "um", SMAP_UFFD },	 { "uw", SMAP_UFFD },
+		{ "ui", SMAP_UFFD },
 	};
 	unsigned flags = 0;
 

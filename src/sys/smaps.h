@@ -16,8 +16,7 @@ enum smap_flags {
 	SMAP_DONTDUMP = 1, /* dd: MADV_DONTDUMP */
 	SMAP_DEVICE = 2,   /* io or pf: not memory that could be read */
 	SMAP_MAYWRITE = 4, /* mw */
-	SMAP_HUGETLB = 8,  /* ht */
-	SMAP_UFFD = 16,	   /* um, uw or ui: a userfaultfd is registered */
+	SMAP_UFFD = 8,	   /* um, uw or ui: a userfaultfd is registered */
 };
 
 struct smap {
