@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import cli, host, process, procstate, victim
+from harness import cli, host, memory, process, procstate, victim
 from harness.core import Core
 from harness.guest import GuestSpec
+from harness.memory import ANON, ANON_SHARED, DEFAULT, FILE, FILE_SHARED
 from harness.process import PAGE, assert_nothing_left
 from harness.victim import BUSY
 
@@ -238,66 +239,18 @@ def test_memory_that_makes_the_pause_long_is_told(start, out, disk, n_mib):
 # what is in the core
 
 
-ANON, ANON_SHARED, FILE, FILE_SHARED = 1, 2, 4, 8
-DEFAULT = 0x33
-#: Of each block of memory, with which bits of coredump_filter it is in a core.
-BLOCKS = {
-    "anon": ANON,
-    "anon-shared": ANON_SHARED,
-    "dontdump": 0,
-    "file-private": FILE,
-    "file-shared": FILE_SHARED,
-    "file-written": ANON | FILE,
-    "none-anon": ANON,
-    "none-shared": ANON_SHARED,
-    "none-file": ANON | FILE,
-}
-
-
-def texts(name, n_pages):
-    """What the pages of a block begin with."""
-    if name in ("file-private", "file-shared"):
-        return [f"file {i}" for i in range(n_pages)]
-    found = [f"{name} {i}" for i in range(n_pages)]
-    if name in ("file-written", "none-file"):
-        found[0] = "file 0"
-    return found
-
-
-def read_texts(core, at, n_pages):
-    """None: the core says that it has not got them."""
-    try:
-        data = core.read(at, n_pages * PAGE)
-    except LookupError:
-        return None
-    return [page.rstrip(b"\0").decode() for page in victim.pages(data)]
-
-
-def held_blocks(target, core):
-    """Those that the core has; what it has is right."""
-    core = Core(core)
-    found = set()
-    rows = victim.rows(target.command("memory"))
-    assert rows.keys() == BLOCKS.keys()
-    for name, (_, row) in rows.items():
-        got = read_texts(core, row["at"], row["n_pages"])
-        if got is not None:
-            assert got == texts(name, row["n_pages"]), name
-            found.add(name)
-    return found
-
-
 @pytest.mark.parametrize(
-    "bits", [0, ANON, ANON_SHARED, FILE, FILE_SHARED, ANON | FILE, DEFAULT],
+    "bits",
+    [0, ANON, ANON_SHARED, FILE, FILE_SHARED, ANON | FILE, DEFAULT],
     ids=hex,
-)  # fmt: skip
+)
 def test_coredump_filter(start, out, tmp_path, bits):
     target = start(f"memory={tmp_path}")
     Path(f"/proc/{target.pid}/coredump_filter").write_text(hex(bits))
     with process.unharmed(target):
         cli.run("dump", "--pid", target.pid, "--out", out).expect(cli.DONE)
-    want = {name for name, needed in BLOCKS.items() if needed & bits}
-    assert held_blocks(target, out / "memory.core") == want
+    want = {name for name, needed in memory.BLOCKS.items() if needed & bits}
+    assert memory.held(memory.where(target), out / "memory.core") == want
     cli.run("verify", out).expect(cli.DONE)
 
 
@@ -307,25 +260,24 @@ def test_all_takes_everything(start, out, tmp_path, bits):
     Path(f"/proc/{target.pid}/coredump_filter").write_text(hex(bits))
     with process.unharmed(target):
         core = process.dump(target.pid, out, "--all").core
-    assert held_blocks(target, core) == BLOCKS.keys()
+    assert memory.held(memory.where(target), core) == memory.BLOCKS.keys()
     # Also the text of programs, byte by byte.
     text = next(m for m in procstate.capture(target.pid).mappings
                 if "x" in m.perms and m.name == target.exe)  # fmt: skip
-    with open(f"/proc/{target.pid}/mem", "rb") as memory:
-        memory.seek(text.start)
-        want = memory.read(text.end - text.start)
+    with open(f"/proc/{target.pid}/mem", "rb") as file:
+        file.seek(text.start)
+        want = file.read(text.end - text.start)
     assert Core(core).read(text.start, len(want)) == want
 
 
 def test_gdb_reads_memory_that_the_process_may_not(start, out, tmp_path):
     target = start(f"memory={tmp_path}")
     core = process.dump(target.pid, out).core
-    for name, (_, row) in victim.rows(target.command("memory")).items():
+    for name, (at, n_pages) in memory.where(target).items():
         if not name.startswith("none-"):
             continue
-        for page, text in enumerate(texts(name, row["n_pages"])):
-            told = process.gdb(target.exe, core,
-                               f"x/s {row['at'] + page * PAGE}")  # fmt: skip
+        for page, text in enumerate(memory.texts(name, n_pages)):
+            told = process.gdb(target.exe, core, f"x/s {at + page * PAGE}")
             assert f'"{text}"' in told
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 _HUGE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+_FREE = _HUGE.with_name("free_hugepages")
 
 
 def require_root():
@@ -34,6 +35,10 @@ def huge_pages(mib):
         yield
     finally:
         _HUGE.write_text(str(before))
+
+
+def free_huge_pages():
+    return int(_FREE.read_text())
 
 
 @contextlib.contextmanager

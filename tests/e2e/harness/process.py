@@ -5,6 +5,7 @@ their cores."""
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -267,6 +268,25 @@ def assert_nothing_left(out):
     """Neither a dump nor a part of one."""
     assert not os.path.lexists(out)
     assert not os.path.lexists(f"{out}.partial")
+
+
+def kernel_core(target, out):
+    """The core that the kernel writes of a victim, which aborts: its main
+    thread goes on to where it does that."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    if not re.fullmatch("[^/|%]+", pattern):
+        pytest.skip(f"the kernel's cores go elsewhere: {pattern}")
+    place = Path(f"/proc/{target.pid}/cwd").resolve()
+    before = set(place.iterdir())
+    resource.prlimit(target.pid, resource.RLIMIT_CORE,
+                     (resource.RLIM_INFINITY,) * 2)  # fmt: skip
+    target.process.stdin.write(b"abort\n")
+    target.process.stdin.flush()
+    host.wait_for(lambda: not target.is_alive())
+    core, = (path for path in set(place.iterdir()) - before
+             if path.name.startswith(pattern))  # fmt: skip
+    core.rename(out)
+    return out
 
 
 def gcore(pid, out):

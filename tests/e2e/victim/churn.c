@@ -121,17 +121,38 @@ static bool round_free(struct churn *churn)
 	return whole;
 }
 
-static bool round_discard(struct churn *churn)
+/* The same of pages of 2 MiB. */
+static bool round_huge(struct churn *churn)
+{
+	uint64_t n_pages = N_PAGES_MAX;
+
+	fill(churn, map(n_pages, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1),
+	     n_pages);
+	return unmap(churn);
+}
+
+static bool discard(struct churn *churn, int flags)
 {
 	bool whole = true;
 
 	if (!churn->at)
-		churn->at = map_fresh(N_PAGES_MAX);
+		churn->at = map(N_PAGES_MAX,
+				MAP_PRIVATE | MAP_ANONYMOUS | flags, -1);
 	fill(churn, (void *)churn->at, N_PAGES_MAX);
 	whole = is_whole(churn);
 	churn->state = CHURN_NONE;
 	madvise((void *)churn->at, N_PAGES_MAX * PAGE_LEN, MADV_DONTNEED);
 	return whole && churn->at[0] == 0;
+}
+
+static bool round_discard(struct churn *churn)
+{
+	return discard(churn, 0);
+}
+
+static bool round_huge_discard(struct churn *churn)
+{
+	return discard(churn, MAP_HUGETLB);
 }
 
 /* Half of a mapping goes, then it grows again, then all of it moves. */
@@ -264,11 +285,17 @@ static bool round_exec(struct churn *churn)
 
 /* What the judge reads. */
 struct churn churns[] = {
-	{ "unmap", round_unmap },     { "free", round_free },
-	{ "discard", round_discard }, { "remap", round_remap },
-	{ "punch", round_punch },     { "protect", round_protect },
-	{ "threads", round_threads }, { "fork", round_fork },
+	{ "unmap", round_unmap },
+	{ "free", round_free },
+	{ "discard", round_discard },
+	{ "remap", round_remap },
+	{ "punch", round_punch },
+	{ "protect", round_protect },
+	{ "threads", round_threads },
+	{ "fork", round_fork },
 	{ "exec", round_exec },
+	{ "huge", round_huge },
+	{ "huge-discard", round_huge_discard },
 };
 
 #define N_CHURNS (sizeof(churns) / sizeof(churns[0]))

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -72,17 +74,48 @@ static void run_child(unsigned int n_threads)
 		pause();
 }
 
-void journal_start(unsigned int n_threads, unsigned int n_children,
-		   uint64_t n_pages)
+static void *map_small(size_t len, bool shared)
 {
-	int flags = MAP_ANONYMOUS | (n_children ? MAP_SHARED : MAP_PRIVATE);
+	void *at = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			MAP_ANONYMOUS | (shared ? MAP_SHARED : MAP_PRIVATE), -1,
+			0);
+
+	if (at == MAP_FAILED)
+		victim_die("journal: no memory");
+	return at;
+}
+
+/* hugetlb pages: the first half private, the second of a memfd. */
+static void *map_huge(size_t len)
+{
+	size_t half = (len / 2 + HUGE_LEN - 1) & -HUGE_LEN;
+	int fd = memfd_create("victim-journal", MFD_CLOEXEC | MFD_HUGETLB);
+	int prot = PROT_READ | PROT_WRITE;
+	char *at;
+
+	at = mmap(NULL, 2 * half + HUGE_LEN, PROT_NONE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED || fd < 0 || ftruncate(fd, (off_t)half))
+		victim_die("journal: %s", strerror(errno));
+	at += -(uintptr_t)at & (HUGE_LEN - 1);
+	if (mmap(at, half, prot,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_FIXED, -1,
+		 0) == MAP_FAILED ||
+	    mmap(at + half, half, prot, MAP_SHARED | MAP_FIXED, fd, 0) ==
+		    MAP_FAILED)
+		victim_die("journal: hugetlb: %s", strerror(errno));
+	close(fd);
+	return at;
+}
+
+void journal_start(unsigned int n_threads, unsigned int n_children,
+		   uint64_t n_pages, bool huge)
+{
+	size_t len = (n_pages + 1) * PAGE_LEN;
 
 	if (n_pages == 0 || (n_pages & (n_pages - 1)))
 		victim_die("journal: %lu pages", n_pages);
-	journal = mmap(NULL, (n_pages + 1) * PAGE_LEN, PROT_READ | PROT_WRITE,
-		       flags, -1, 0);
-	if (journal == MAP_FAILED)
-		victim_die("journal: no memory");
+	journal = huge ? map_huge(len) : map_small(len, n_children);
 	journal->n_pages = n_pages;
 	while (journal->seq < 2 * n_pages)
 		step();

@@ -14,8 +14,9 @@
 #include "victim.h"
 
 /*
- *	victim [journal=THREADS[,CHILDREN[,PAGES]]] [registers] [wait]
- *[timed=MS] [timers] [churn=KIND,...] [memory=DIR] [dirty=MIB,DIR]
+ *	victim [[huge-]journal=THREADS[,CHILDREN[,PAGES]]] [registers] [wait]
+ *		[timed=MS] [timers] [churn=KIND,...] [[huge-]memory=DIR]
+ *		[dirty=MIB,DIR]
  *
  * Says "ready" when all of it runs. Commands, a line each on stdin, which the
  * main thread waits on; each is answered with "done COMMAND" at the end:
@@ -26,6 +27,7 @@
  *	timers	"timers ..."
  *	churn	a line of each kind
  *	memory	a line of each block
+ *	abort	with a core, if RLIMIT_CORE allows it
  *	quit
  */
 
@@ -125,19 +127,28 @@ static const char *value(const char *argument, const char *name)
 				    : NULL;
 }
 
-static void start(const char *argument)
+static void start_journal(const char *text, bool huge)
 {
 	unsigned int n_threads, n_children = 0;
-	uint64_t n_pages = 1024, mib;
+	uint64_t n_pages = 1024;
+
+	if (sscanf(text, "%u,%u,%lu", &n_threads, &n_children, &n_pages) < 1 ||
+	    (huge && n_children))
+		victim_die("journal: %s: what?", text);
+	journal_start(n_threads, n_children, n_pages, huge);
+}
+
+static void start(const char *argument)
+{
 	const char *text;
 	char dir[256];
+	uint64_t mib;
 
-	if ((text = value(argument, "journal"))) {
-		if (sscanf(text, "%u,%u,%lu", &n_threads, &n_children,
-			   &n_pages) < 1)
-			victim_die("%s: what?", argument);
-		journal_start(n_threads, n_children, n_pages);
-	} else if (value(argument, "registers"))
+	if ((text = value(argument, "journal")))
+		start_journal(text, false);
+	else if ((text = value(argument, "huge-journal")))
+		start_journal(text, true);
+	else if (value(argument, "registers"))
 		registers_start();
 	else if (value(argument, "wait"))
 		wait_start();
@@ -148,7 +159,9 @@ static void start(const char *argument)
 	else if ((text = value(argument, "churn")))
 		churn_start(text);
 	else if ((text = value(argument, "memory")))
-		memory_start(text);
+		memory_start(text, false);
+	else if ((text = value(argument, "huge-memory")))
+		memory_start(text, true);
 	else if ((text = value(argument, "dirty"))) {
 		if (sscanf(text, "%lu,%255s", &mib, dir) != 2)
 			victim_die("%s: what?", argument);
@@ -175,6 +188,8 @@ static bool obey(const char *command)
 		churn_report();
 	else if (strcmp(command, "memory") == 0)
 		memory_report();
+	else if (strcmp(command, "abort") == 0)
+		abort();
 	else
 		victim_die("%s: no command", command);
 	victim_say("done %s", command);

@@ -21,6 +21,7 @@ struct block {
 	const char *name;
 	int flags, prot;
 	bool file;
+	bool is_huge;	   /* of hugetlb pages */
 	bool is_read;	   /* it is not written to */
 	int advice, after; /* then: madvise, mprotect */
 	char *at;
@@ -43,6 +44,14 @@ static struct block blocks[] = {
 	{ "none-shared", MAP_SHARED, READ_WRITE, .after = PROT_NONE },
 	{ "none-file", MAP_PRIVATE, READ_WRITE, .file = true,
 	  .after = PROT_NONE },
+	{ "huge-private", MAP_PRIVATE | MAP_HUGETLB, READ_WRITE,
+	  .is_huge = true, .after = READ_WRITE },
+	{ "huge-shared", MAP_SHARED | MAP_HUGETLB, READ_WRITE, .is_huge = true,
+	  .after = READ_WRITE },
+	{ "huge-dontdump", MAP_PRIVATE | MAP_HUGETLB, READ_WRITE,
+	  .is_huge = true, .advice = MADV_DONTDUMP, .after = READ_WRITE },
+	{ "huge-none", MAP_PRIVATE | MAP_HUGETLB, READ_WRITE, .is_huge = true,
+	  .after = PROT_NONE },
 };
 
 #define N_BLOCKS (sizeof(blocks) / sizeof(*blocks))
@@ -64,7 +73,7 @@ static int make_file(const char *dir)
 
 static void make(struct block *block, int fd)
 {
-	size_t len = BLOCK_PAGES * PAGE_LEN;
+	size_t len = block->is_huge ? HUGE_LEN : BLOCK_PAGES * PAGE_LEN;
 
 	block->at = mmap(NULL, len, block->prot,
 			 block->flags | (block->file ? 0 : MAP_ANONYMOUS),
@@ -82,20 +91,23 @@ static void make(struct block *block, int fd)
 		victim_die("%s: %s", block->name, strerror(errno));
 }
 
-void memory_start(const char *dir)
+void memory_start(const char *dir, bool huge)
 {
 	int fd = make_file(dir);
 
 	for (size_t i = 0; i < N_BLOCKS; i++)
-		make(&blocks[i], fd);
+		if (huge || !blocks[i].is_huge)
+			make(&blocks[i], fd);
 	close(fd);
 }
 
 void memory_report(void)
 {
 	for (size_t i = 0; i < N_BLOCKS; i++)
-		victim_say("memory %s at=%lu n_pages=%d", blocks[i].name,
-			   (unsigned long)blocks[i].at, BLOCK_PAGES);
+		if (blocks[i].at)
+			victim_say("memory %s at=%lu n_pages=%d",
+				   blocks[i].name, (unsigned long)blocks[i].at,
+				   BLOCK_PAGES);
 }
 
 void dirty_start(uint64_t mib, const char *dir)

@@ -24,6 +24,7 @@
 #include <sys/types.h>
 
 #define PAGE_LEN     4096UL
+#define HUGE_LEN     (2UL << 20)
 #define PAGE_WORDS   (PAGE_LEN / sizeof(uint64_t))
 #define STAMP_FACTOR 0x9e3779b97f4a7c15ULL
 #define TLS_BASE     0x7150715071500000ULL
@@ -75,9 +76,10 @@ static inline bool victim_is_stamped(const volatile uint64_t *page,
 }
 
 /* journal.c: `n_threads` in each of 1 + `n_children` processes, which share
- * the journal and end with this one. */
+ * the journal and end with this one. `huge`: in hugetlb pages, of which only
+ * the second half is shared. */
 void journal_start(unsigned int n_threads, unsigned int n_children,
-		   uint64_t n_pages);
+		   uint64_t n_pages, bool huge);
 
 /* Every page holds its last step; dies otherwise. */
 void journal_check(void);
@@ -103,8 +105,8 @@ void timers_report(void);
 void churn_start(const char *kinds);
 void churn_report(void);
 
-/* memory.c: files are made in `dir` */
-void memory_start(const char *dir);
+/* memory.c: files are made in `dir`; `huge`: hugetlb, too */
+void memory_start(const char *dir, bool huge);
 void memory_report(void);
 
 /* Private pages of a file, all of them written. */
