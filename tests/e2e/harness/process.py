@@ -270,12 +270,23 @@ def assert_nothing_left(out):
     assert not os.path.lexists(f"{out}.partial")
 
 
+def _core_pattern():
+    return Path("/proc/sys/kernel/core_pattern").read_text().strip()
+
+
+def why_no_kernel_core():
+    """None: kernel_core() has one."""
+    pattern = _core_pattern()
+    if re.fullmatch("[^/|%]+", pattern):
+        return None
+    return f"the kernel's cores go elsewhere: {pattern}"
+
+
 def kernel_core(target, out):
     """The core that the kernel writes of a victim, which aborts: its main
     thread goes on to where it does that."""
-    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
-    if not re.fullmatch("[^/|%]+", pattern):
-        pytest.skip(f"the kernel's cores go elsewhere: {pattern}")
+    if why := why_no_kernel_core():
+        pytest.skip(why)
     place = Path(f"/proc/{target.pid}/cwd").resolve()
     before = set(place.iterdir())
     resource.prlimit(target.pid, resource.RLIMIT_CORE,
@@ -284,7 +295,7 @@ def kernel_core(target, out):
     target.process.stdin.flush()
     host.wait_for(lambda: not target.is_alive())
     core, = (path for path in set(place.iterdir()) - before
-             if path.name.startswith(pattern))  # fmt: skip
+             if path.name.startswith(_core_pattern()))  # fmt: skip
     core.rename(out)
     return out
 
