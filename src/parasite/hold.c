@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
-#include "parasite/subject.h"
+#include "parasite/candidate.h"
 #include "parasite/place.h"
 #include "sys/pidfd.h"
 #include "sys/procsig.h"
@@ -34,17 +34,17 @@
 
 #define refuse(...) (log_error(__VA_ARGS__), RESULT_UNSUPPORTED)
 
-static int seize(const struct subject *subject)
+static int seize(const struct candidate *candidate)
 {
-	pid_t pid = subject->pid;
+	pid_t pid = candidate->pid;
 	int err;
 
-	err = ptrace_seize(subject->tid, subject->status.seccomp
-						 ? PTRACE_O_SUSPEND_SECCOMP
-						 : 0);
+	err = ptrace_seize(candidate->tid, candidate->status.seccomp
+						   ? PTRACE_O_SUSPEND_SECCOMP
+						   : 0);
 	if (!err || err == -ESRCH)
 		return err;
-	if (subject->status.seccomp)
+	if (candidate->status.seccomp)
 		return refuse("pid %d: PTRACE_SEIZE with its seccomp filter "
 			      "suspended: %s (CAP_SYS_ADMIN is needed, and no "
 			      "filter on snapuffd itself)",
@@ -103,7 +103,7 @@ struct post {
 };
 
 /* 1 where the thread may be held, 0 where it may be a moment later. */
-static int is_good_place(struct remote *r, struct subject *subject,
+static int is_good_place(struct remote *r, struct candidate *candidate,
 			 struct post *post)
 {
 	int busy, err;
@@ -113,7 +113,7 @@ static int is_good_place(struct remote *r, struct subject *subject,
 		return busy < 0 ? busy : 0;
 	err = wayback_measure(r->tid, &post->len);
 	return err ? err
-		   : place_find(subject, r->proc_fd, &r->regs, post->len,
+		   : place_find(candidate, r->proc_fd, &r->regs, post->len,
 				&post->remote_addr);
 }
 
@@ -143,19 +143,19 @@ static int run_on(struct remote *r)
 	return err == -ETIMEDOUT ? 0 : err;
 }
 
-static int refuse_place(const struct subject *subject)
+static int refuse_place(const struct candidate *candidate)
 {
-	if (subject->tid != subject->pid)
+	if (candidate->tid != candidate->pid)
 		return refuse("pid %d: its main thread has exited, and there "
 			      "is no unused room on that thread's stack",
-			      subject->pid);
+			      candidate->pid);
 	return refuse("pid %d: its main thread stays away from its own stack, "
 		      "or has no room left there, and no part of that was "
 		      "never used",
-		      subject->pid);
+		      candidate->pid);
 }
 
-static int stop_in_good_place(struct remote *r, struct subject *subject,
+static int stop_in_good_place(struct remote *r, struct candidate *candidate,
 			      struct post *post)
 {
 	uint64_t deadline = now_ns() + STOP_TIMEOUT_NS;
@@ -170,11 +170,11 @@ static int stop_in_good_place(struct remote *r, struct subject *subject,
 		if (err == -ENOEXEC)
 			return refuse("pid %d: runs 32-bit code", r->pid);
 		if (!err)
-			err = subject_refresh(subject, r->proc_fd);
+			err = candidate_refresh(candidate, r->proc_fd);
 		if (err == RESULT_UNSUPPORTED)
 			return err;
 		if (!err)
-			err = is_good_place(r, subject, post);
+			err = is_good_place(r, candidate, post);
 		if (err > 0) {
 			r->held_since_ns = now_ns();
 			restart_eintr(&r->regs);
@@ -188,7 +188,7 @@ static int stop_in_good_place(struct remote *r, struct subject *subject,
 				       : log_errno(err, "pid %d: ptrace: %m",
 						   r->pid);
 	}
-	return refuse_place(subject);
+	return refuse_place(candidate);
 }
 
 static int check_thread(struct remote *r)
@@ -210,7 +210,7 @@ static int check_thread(struct remote *r)
  * From here on the thread leads home: first the registers, so that no state in
  * between has signals blocked and nobody to unblock them.
  */
-static int park(struct remote *r, const struct subject *subject,
+static int park(struct remote *r, const struct candidate *candidate,
 		const struct post *post)
 {
 	static const uint64_t no_args[6];
@@ -224,14 +224,14 @@ static int park(struct remote *r, const struct subject *subject,
 	r->blocked = sig.blocked;
 	if (!err)
 		err = wayback_init(&r->wayback, r->tid, post->remote_addr,
-				   post->len, &subject->gadgets, &r->regs,
+				   post->len, &candidate->gadgets, &r->regs,
 				   r->sigmask);
 	if (err == -EFAULT)
 		return refuse("pid %d: has a stack that cannot be written",
 			      r->pid);
 	if (!err) {
 		/* munmap(0, 0), if ever it runs. */
-		arch_set_call(&regs, &subject->gadgets,
+		arch_set_call(&regs, &candidate->gadgets,
 			      wayback_sp(&r->wayback, 0), SYS_munmap, no_args);
 		err = ptrace_set_regs(r->tid, &regs);
 	}
@@ -242,37 +242,37 @@ static int park(struct remote *r, const struct subject *subject,
 		   : 0;
 }
 
-static int hold(struct remote *r, int pidfd, struct subject *subject)
+static int hold(struct remote *r, int pidfd, struct candidate *candidate)
 {
 	struct post post;
 	int err;
 
-	err = stop_in_good_place(r, subject, &post);
+	err = stop_in_good_place(r, candidate, &post);
 	if (err)
 		return err;
 	/* Held, its pid cannot be recycled: is it who was meant? */
 	if (!pidfd_is_alive(pidfd))
 		return -ESRCH;
 	err = check_thread(r);
-	return err ? err : park(r, subject, &post);
+	return err ? err : park(r, candidate, &post);
 }
 
 static int hold_checked(struct remote *r, int pidfd)
 {
-	struct subject subject;
+	struct candidate candidate;
 	int err, left;
 
-	err = subject_find(&subject, r->pid, r->proc_fd);
+	err = candidate_find(&candidate, r->pid, r->proc_fd);
 	if (!err)
-		err = seize(&subject);
+		err = seize(&candidate);
 	if (err)
 		return err;
 
-	r->tid = subject.tid;
+	r->tid = candidate.tid;
 	r->state = REMOTE_RUNNING;
-	err = subject_check_held(&subject, r->proc_fd);
+	err = candidate_check_held(&candidate, r->proc_fd);
 	if (!err)
-		err = hold(r, pidfd, &subject);
+		err = hold(r, pidfd, &candidate);
 	if (!err)
 		return 0;
 	/* One that does not stop for us will not stop to be let go either. */

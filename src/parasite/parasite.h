@@ -5,7 +5,7 @@
  * What must happen inside the target: a userfaultfd is bound to the address
  * space of the process that makes it, so the target's main thread is held for
  * a millisecond and made to run a few system calls. Where that thread has
- * exited and others have not, one of these serves (subject.h).
+ * exited and others have not, one of these serves (candidate.h).
  *
  * The parasite has no code. The calls run on instructions that the target maps
  * already, what they need lies where nothing lives (place.h: below the thread's

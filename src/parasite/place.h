@@ -29,7 +29,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "parasite/subject.h"
+#include "parasite/candidate.h"
 #include "sys/ptrace.h"
 
 /* Memory that a frame of the main thread may have set aside and not used yet,
@@ -40,10 +40,10 @@
 /*
  * For a thread that is stopped with `regs`, and `len` bytes. 1 and the lowest
  * address, 0 where nothing is free as long as the thread is where it is, or
- * -errno. Leavings in the place are erased; `subject->stack` is brought up to
+ * -errno. Leavings in the place are erased; `candidate->stack` is brought up to
  * date.
  */
-int place_find(struct subject *subject, int proc_fd,
+int place_find(struct candidate *candidate, int proc_fd,
 	       const struct user_regs_struct *regs, size_t len,
 	       uint64_t *remote_addr);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "parasite/subject.h"
+#include "parasite/candidate.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +40,7 @@ static bool has_exited(const struct proc_status *status)
 	return status->state == 'Z' || status->state == 'X';
 }
 
-bool subject_has_thread(int proc_fd, pid_t tid)
+bool candidate_has_thread(int proc_fd, pid_t tid)
 {
 	struct proc_status status;
 
@@ -80,7 +80,7 @@ static unsigned rank(const struct proc_status *status)
 }
 
 /* Another one for a main thread that has exited. */
-static int choose_thread(struct subject *subject, int proc_fd)
+static int choose_thread(struct candidate *candidate, int proc_fd)
 {
 	_cleanup_free_ pid_t *tids = NULL;
 	unsigned best = 0;
@@ -95,35 +95,35 @@ static int choose_thread(struct subject *subject, int proc_fd)
 		    has_exited(&status) || rank(&status) <= best)
 			continue;
 		best = rank(&status);
-		subject->tid = tids[i];
-		subject->status = status;
+		candidate->tid = tids[i];
+		candidate->status = status;
 	}
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: threads: %m",
-						 subject->pid);
-	return best ? 0 : refuse("pid %d: has exited", subject->pid);
+						 candidate->pid);
+	return best ? 0 : refuse("pid %d: has exited", candidate->pid);
 }
 
-static int choose(struct subject *subject, int proc_fd)
+static int choose(struct candidate *candidate, int proc_fd)
 {
 	int err;
 
-	subject->tid = subject->pid;
-	err = read_status(proc_fd, subject->tid, &subject->status);
+	candidate->tid = candidate->pid;
+	err = read_status(proc_fd, candidate->tid, &candidate->status);
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: status: %m",
-						 subject->pid);
-	if (has_exited(&subject->status))
-		err = choose_thread(subject, proc_fd);
-	return err ? err : check_status(subject->pid, &subject->status);
+						 candidate->pid);
+	if (has_exited(&candidate->status))
+		err = choose_thread(candidate, proc_fd);
+	return err ? err : check_status(candidate->pid, &candidate->status);
 }
 
-static int read_maps(const struct subject *subject, int proc_fd,
+static int read_maps(const struct candidate *candidate, int proc_fd,
 		     struct proc_maps *maps)
 {
-	_cleanup_close_ int fd = open_thread(proc_fd, subject->tid);
+	_cleanup_close_ int fd = open_thread(proc_fd, candidate->tid);
 
 	return fd < 0 ? fd : procfs_read_maps(fd, maps);
 }
@@ -139,100 +139,101 @@ static int find_stack(const struct proc_maps *maps, struct range *stack)
 	return -ENOENT;
 }
 
-int subject_read_stack(const struct subject *subject, int proc_fd,
-		       struct range *stack)
+int candidate_read_stack(const struct candidate *candidate, int proc_fd,
+			 struct range *stack)
 {
 	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
-	int err = read_maps(subject, proc_fd, &maps);
+	int err = read_maps(candidate, proc_fd, &maps);
 
 	return err ? err : find_stack(&maps, stack);
 }
 
-static int find_memory(struct subject *subject, int proc_fd)
+static int find_memory(struct candidate *candidate, int proc_fd)
 {
 	_cleanup_(proc_maps_deinit) struct proc_maps maps = { 0 };
-	pid_t pid = subject->pid;
+	pid_t pid = candidate->pid;
 	int err;
 
-	err = read_maps(subject, proc_fd, &maps);
+	err = read_maps(candidate, proc_fd, &maps);
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: maps: %m", pid);
-	if (find_stack(&maps, &subject->stack))
+	if (find_stack(&maps, &candidate->stack))
 		return refuse("pid %d: has no stack mapping", pid);
-	err = arch_find_gadgets(subject->tid, &maps, &subject->gadgets);
+	err = arch_find_gadgets(candidate->tid, &maps, &candidate->gadgets);
 	if (err == -ENOENT)
 		return refuse("pid %d: maps no code that calls rt_sigreturn, "
 			      "its way back",
 			      pid);
 	if (err)
 		return log_errno(err, "pid %d: reading its code: %m", pid);
-	if (!subject->gadgets.store)
+	if (!candidate->gadgets.store)
 		log_debug("pid %d: maps no code to store a result with", pid);
 	return 0;
 }
 
-int subject_refresh(struct subject *subject, int proc_fd)
+int candidate_refresh(struct candidate *candidate, int proc_fd)
 {
 	struct range stack;
-	int err = subject_read_stack(subject, proc_fd, &stack);
+	int err = candidate_read_stack(candidate, proc_fd, &stack);
 
-	if (!err && stack.end == subject->stack.end &&
-	    arch_has_gadgets(subject->tid, &subject->gadgets))
+	if (!err && stack.end == candidate->stack.end &&
+	    arch_has_gadgets(candidate->tid, &candidate->gadgets))
 		return 0;
-	return err == -ESRCH ? err : find_memory(subject, proc_fd);
+	return err == -ESRCH ? err : find_memory(candidate, proc_fd);
 }
 
 /* A thread whose tracer was killed may still be on its way home: only while it
  * is held itself can that be told. */
-static int follow_owner(struct subject *subject, int proc_fd)
+static int follow_owner(struct candidate *candidate, int proc_fd)
 {
-	pid_t owner = place_read_owner(subject->tid, subject->stack);
+	pid_t owner = place_read_owner(candidate->tid, candidate->stack);
 
-	if (!owner || owner == subject->tid || subject->tid == subject->pid ||
-	    !subject_has_thread(proc_fd, owner))
+	if (!owner || owner == candidate->tid ||
+	    candidate->tid == candidate->pid ||
+	    !candidate_has_thread(proc_fd, owner))
 		return 0;
-	subject->tid = owner;
-	if (read_status(proc_fd, owner, &subject->status))
+	candidate->tid = owner;
+	if (read_status(proc_fd, owner, &candidate->status))
 		return -ESRCH;
-	return check_status(subject->pid, &subject->status);
+	return check_status(candidate->pid, &candidate->status);
 }
 
-int subject_find(struct subject *subject, pid_t pid, int proc_fd)
+int candidate_find(struct candidate *candidate, pid_t pid, int proc_fd)
 {
 	int err;
 
-	*subject = (struct subject){ .pid = pid };
-	err = choose(subject, proc_fd);
+	*candidate = (struct candidate){ .pid = pid };
+	err = choose(candidate, proc_fd);
 	if (!err)
-		err = find_memory(subject, proc_fd);
-	return err ? err : follow_owner(subject, proc_fd);
+		err = find_memory(candidate, proc_fd);
+	return err ? err : follow_owner(candidate, proc_fd);
 }
 
-int subject_check_held(const struct subject *subject, int proc_fd)
+int candidate_check_held(const struct candidate *candidate, int proc_fd)
 {
 	_cleanup_free_ pid_t *tids = NULL;
 	struct proc_status status;
 	size_t n_tids;
 	int err;
 
-	err = read_status(proc_fd, subject->tid, &status);
+	err = read_status(proc_fd, candidate->tid, &status);
 	if (err)
 		return err;
 	if (status.tracer_pid != gettid())
 		return -ESRCH;
-	if (subject->tid == subject->pid)
+	if (candidate->tid == candidate->pid)
 		return 0;
 	/* Both of two tracers have seized before they look. */
 	err = procfs_read_threads(proc_fd, &tids, &n_tids);
 	if (err)
 		return err;
 	for (size_t i = 0; i < n_tids; i++) {
-		if (tids[i] == subject->tid ||
+		if (tids[i] == candidate->tid ||
 		    read_status(proc_fd, tids[i], &status))
 			continue;
 		if (status.tracer_pid)
-			return refuse_traced(subject->pid, status.tracer_pid);
+			return refuse_traced(candidate->pid, status.tracer_pid);
 	}
 	return 0;
 }

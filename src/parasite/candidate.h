@@ -18,7 +18,7 @@
 #include "parasite/arch-x86_64.h"
 #include "sys/procfs.h"
 
-struct subject {
+struct candidate {
 	pid_t pid;
 	pid_t tid;		   /* to be held; `pid` while that lives */
 	struct proc_status status; /* of this thread */
@@ -27,20 +27,20 @@ struct subject {
 };
 
 /* 0, -ESRCH, -errno, or RESULT_UNSUPPORTED for what must be left alone. */
-int subject_find(struct subject *subject, pid_t pid, int proc_fd);
+int candidate_find(struct candidate *candidate, pid_t pid, int proc_fd);
 
 /* The thread was seized: that it is one of this process, and that nobody else
  * holds another one. 0, -ESRCH, -errno, or RESULT_UNSUPPORTED. */
-int subject_check_held(const struct subject *subject, int proc_fd);
+int candidate_check_held(const struct candidate *candidate, int proc_fd);
 
 /* While it is held: whether what was found of its memory is still true, and if
  * not, finds it anew, for it may have executed another program since. */
-int subject_refresh(struct subject *subject, int proc_fd);
+int candidate_refresh(struct candidate *candidate, int proc_fd);
 
 /* [stack] as it is now, for it grows. -ENOENT when there is none; not logged.
  */
-int subject_read_stack(const struct subject *subject, int proc_fd,
-		       struct range *stack);
+int candidate_read_stack(const struct candidate *candidate, int proc_fd,
+			 struct range *stack);
 
 /* Whether the process has a live thread of this id. */
-bool subject_has_thread(int proc_fd, pid_t tid);
+bool candidate_has_thread(int proc_fd, pid_t tid);
