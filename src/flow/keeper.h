@@ -9,7 +9,9 @@
  * finishes what is under way, lets the VM run, has it close the descriptor for
  * the device state, and ends.
  *
- * Forked before the dumper has threads. Errors are logged by the keeper.
+ * Forked before the engine and the tracer have threads. Those of a writer
+ * without io_uring may be there: they wait for their first job, and hold no
+ * lock that the child would need. Errors are logged by the keeper.
  */
 
 #include <stdbool.h>
