@@ -133,3 +133,36 @@ int alias_take(struct capture *capture, struct region *region,
 		r = take_range(capture, other, hit, filler);
 	return r;
 }
+
+int alias_take_file(struct capture *capture, struct region *region,
+		    struct filler *filler)
+{
+	const struct shared_file *file = region->file;
+	int r = take_range(capture, region, region->desc.range, filler);
+
+	for (unsigned i = 0; file && !r && i < file->n_regions; i++)
+		r = take_range(capture, file->regions[i],
+			       file->regions[i]->desc.range, filler);
+	return r;
+}
+
+bool alias_is_left(struct region *region, struct range range, bool all)
+{
+	const struct shared_file *file = region->file;
+	struct region *other;
+	struct range hit;
+	uint64_t ignored;
+	unsigned i = 0;
+
+	if (!all) {
+		while ((other = alias_next(region, range, &i, &hit)))
+			if (move_find_lost(other, hit, &ignored))
+				return true;
+		return false;
+	}
+	for (; file && i < file->n_regions; i++)
+		if (move_find_lost(file->regions[i],
+				   file->regions[i]->desc.range, &ignored))
+			return true;
+	return move_find_lost(region, region->desc.range, &ignored);
+}

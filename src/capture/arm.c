@@ -371,6 +371,7 @@ static int arm_new_regions(struct capture *capture)
 		r = start_threads(capture, n_bytes);
 	/* With swap, what looks like a marker may be a page. */
 	procfs_read_meminfo("SwapTotal", &swap);
+	capture->has_swap = swap;
 	for (unsigned i = first; !r && i < capture->n_regions; i++) {
 		struct region *region = capture->regions[i];
 
@@ -635,23 +636,56 @@ int capture_is_registered(struct capture *capture, unsigned space,
 	return 1;
 }
 
-/* Of a file, what was discarded before the instant may be a hole by now, of
+/* Whether what is protected and no page shows as such. */
+static bool tells_markers(const struct capture *capture,
+			  const struct region *region)
+{
+	return capture->config.markers && !capture->has_swap &&
+	       region->desc.fd < 0 && !region->desc.shared &&
+	       !region_is_hugetlb(region);
+}
+
+static int look_once_more(struct capture *capture, struct region *region,
+			  struct range range)
+{
+	if (tells_all(region))
+		return look_everywhere(capture, region, range);
+	bitmap_clear_range(&region->populated, region_page(region, range.start),
+			   region_page(region, range.end));
+	return find_populated(capture, region, range, true);
+}
+
+/* What was discarded or moved away before the instant may be a hole by now, of
  * which nothing is to be captured, or be missed. */
 static int look_at_removed(struct capture *capture, struct region *region)
 {
 	uint64_t n = region_n_pages(region), first = 0, end;
 	int r = 0;
 
-	if (!tells_all(region))
+	if (!tells_all(region) && !tells_markers(capture, region))
 		return 0;
 	for (; !r && (first = bitmap_find_set(&region->removed, first, n)) < n;
 	     first = end) {
 		end = bitmap_find_clear(&region->removed, first, n);
-		r = look_everywhere(capture, region,
-				    (struct range){ region_addr(region, first),
-						    region_addr(region, end) });
+		r = look_once_more(capture, region,
+				   (struct range){ region_addr(region, first),
+						   region_addr(region, end) });
 	}
 	return r;
+}
+
+static uint64_t count_pages(const struct capture *capture)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		struct range rest = capture->regions[i]->desc.range;
+		struct region_part part;
+
+		while (region_next_part(capture->regions[i], &rest, &part))
+			n += range_len(part.range) / PAGE_SIZE;
+	}
+	return n;
 }
 
 int capture_rearm(struct capture *capture)
@@ -679,6 +713,7 @@ int capture_rearm(struct capture *capture)
 	if (r)
 		return capture_fail(capture, r);
 	capture->n_rearmed = n;
+	capture->n_total = count_pages(capture);
 	atomic_compare_exchange_strong(&capture->mode, &hold, MODE_CAPTURE);
 	fault_thread_wake(capture);
 	return 0;

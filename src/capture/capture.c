@@ -34,6 +34,7 @@ int capture_new(struct capture **out, const struct capture_config *config)
 		return -ENOMEM;
 	capture->config = *config;
 	capture->faults.filler.reserved = true;
+	capture->faults.filler.changes = true;
 	capture->now.reserved = true;
 	capture->scanner.looks_around = true;
 	capture->scanner_aliases.looks_around = true;
@@ -105,42 +106,20 @@ int capture_copy_failed(const struct region *region, struct range range,
 			 (unsigned long long)range.start);
 }
 
-int capture_copy(struct capture *capture, struct region *region,
-		 struct range range, struct slab *slab)
-{
-	const struct capture_space *space = &region->space->desc;
-	int r = region_copy(region, space->pid, range, slab), verdict;
-
-	/* After the copy: what is protected now was so all the time. */
-	if (!r)
-		r = region_check_protected(region, space->pagemap_fd, range);
-	if (!r)
-		return 0;
-	/* Where something else has failed, whoever faults is let go at once,
-	 * also from what is being copied: that is no second failure. */
-	verdict = atomic_load(&capture->verdict);
-	return verdict ? verdict : capture_copy_failed(region, range, r);
-}
-
 /* Whether a process that has exited is missed no more. */
-static bool is_captured(const struct space *space)
+static bool is_captured(struct capture *capture, const struct space *space)
 {
-	uint64_t at = 0;
+	uint64_t at = 0, ignored;
+	bool is_left = false;
 	struct range range;
 	struct region *region;
 
-	while ((region = space_next(space, &at, UINT64_MAX, &range)))
-		while (range.start < range.end) {
-			struct block block = region_block(region, range.start);
-
-			if (!bitmap_test(&region->done, block.number) &&
-			    bitmap_count(&region->populated,
-					 region_page(region, block.range.start),
-					 region_page(region, block.range.end)))
-				return false;
-			range.start = block.range.end;
-		}
-	return true;
+	pthread_mutex_lock(&capture->layout);
+	while (!is_left &&
+	       (region = space_next(space, &at, UINT64_MAX, &range)))
+		is_left = move_find_lost(region, range, &ignored);
+	pthread_mutex_unlock(&capture->layout);
+	return !is_left;
 }
 
 int capture_check_alive(struct capture *capture, struct space *space)
@@ -149,7 +128,7 @@ int capture_check_alive(struct capture *capture, struct space *space)
 		return 0;
 	/* While it was alive somebody saw to that. */
 	space->is_over = atomic_load(&capture->mode) == MODE_CAPTURE &&
-			 is_captured(space);
+			 is_captured(capture, space);
 	return space->is_over ? 0 : capture_target_died(space);
 }
 
@@ -253,6 +232,9 @@ int capture_run(struct capture *capture)
 	r = atomic_load(&capture->verdict);
 	if (r)
 		return r;
+	r = copy_settle_all(capture);
+	if (r)
+		return capture_fail(capture, r);
 	atomic_store(&capture->mode, MODE_RELEASE);
 	return 0;
 }
@@ -295,6 +277,7 @@ int capture_drain(struct capture *capture)
 void capture_get_stats(struct capture *capture, struct capture_stats *stats)
 {
 	*stats = (struct capture_stats){
+		.pages_total = capture->n_total,
 		.pages_fault = n_by_faults(capture),
 		.pages_copied = n_captured(capture),
 		.noted_pages = capture->n_noted,
@@ -303,13 +286,6 @@ void capture_get_stats(struct capture *capture, struct capture_stats *stats)
 		.faults = capture->faults.latency,
 		.queue = capture->faults.queue,
 	};
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		struct range rest = capture->regions[i]->desc.range;
-		struct region_part part;
-
-		while (region_next_part(capture->regions[i], &rest, &part))
-			stats->pages_total += range_len(part.range) / PAGE_SIZE;
-	}
 }
 
 struct capture *capture_free(struct capture *capture)

@@ -20,6 +20,8 @@
  * While an event is in line the kernel lets nobody unprotect anything. Nothing
  * here does; and whoever owns a block marks it as done before it tries to.
  *
+ * The same is done for shared memory that mremap(2) maps a second time.
+ *
  * Not found is who discards by another way: process_madvise(2) of another
  * process, io_uring; or who unmaps, whose pages are gone before the event
  * comes. For them the look at what an event has hit remains, in fault.c.
@@ -32,6 +34,10 @@
 
 #include "sys/procfs.h"
 #include "sys/uffd.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* 5.7 */
+#endif
 
 /*
  * How long to look for who caused an event, while threads run: who was woken
@@ -92,11 +98,33 @@ static int secure(struct capture *capture, struct space *space,
 	return r;
 }
 
+/* Whether shared memory, if it is that, is mapped twice after this: through the
+ * one mapping that is not protected it is changed unseen. */
+static bool maps_twice(const struct proc_syscall *call)
+{
+	return call->nr == SYS_mremap &&
+	       (!call->args[1] || call->args[3] & MREMAP_DONTUNMAP);
+}
+
+static int secure_file(struct capture *capture, struct space *space,
+		       uint64_t addr)
+{
+	struct region *region;
+	struct range hit;
+
+	region = space_next(space, &addr, addr + 1, &hit);
+	if (!region || !region->desc.shared)
+		return 0;
+	return alias_take_file(capture, region, &capture->faults.filler);
+}
+
 static int secure_call(struct capture *capture, struct space *space,
 		       const struct proc_syscall *call)
 {
 	struct range range = { ROUND_DOWN(call->args[0], PAGE_SIZE) };
 
+	if (maps_twice(call))
+		return secure_file(capture, space, range.start);
 	if (!discards(call) ||
 	    __builtin_add_overflow(call->args[0], call->args[1], &range.end))
 		return 0;
@@ -176,24 +204,27 @@ static bool event_is_next(struct space *space)
 }
 
 size_t discard_prepare_read(struct capture *capture, struct space *space,
-			    size_t max)
+			    size_t max, bool *events)
 {
 	int n, r;
 
-	if (space->info_fd < 0 ||
-	    atomic_load(&capture->mode) != MODE_CAPTURE ||
+	*events = true;
+
+	if (space->info_fd < 0 || atomic_load(&capture->mode) != MODE_CAPTURE ||
 	    atomic_load(&capture->all_taken))
 		return max;
 	n = uffd_count_pending(space->info_fd);
 	if (n < 0)
 		return max;
+	*events = n == 0;
 	if (n > 0)
 		return min_u64((uint64_t)n, max);
 	if (!event_is_next(space))
 		return 0;
 	r = secure_discards(capture, space);
-	/* Whatever happened: its caller must not wait for ever. */
-	if (r)
+	/* Whatever happened: its caller must not wait for ever. What has moved
+	 * is looked at again once that is known. */
+	if (r && r != -EAGAIN)
 		capture_fail(capture, r);
 	n = uffd_count_pending(space->info_fd);
 	return n > 0 ? min_u64((uint64_t)n, max) : (size_t)event_is_next(space);

@@ -21,7 +21,8 @@
  * refuses to unprotect until its event has been read, and this thread is who
  * reads. So faults are read into a list first, and a release that is refused
  * reads on, whatever comes, before it tries again. What is about to be
- * discarded is captured before its event is read: see discard.c.
+ * discarded is captured before its event is read: see discard.c. Memory that
+ * was moved: see move.c.
  */
 
 #include <errno.h>
@@ -40,25 +41,21 @@
 
 static int read_messages(struct capture *capture, struct space *space);
 
-static int unprotect(struct capture *capture, struct space *space,
-		     struct range range)
+/* Somebody has changed mappings, of which the event is yet to be read. */
+static void read_on(struct capture *capture, struct space *space)
 {
-	int r;
+	int r = read_messages(capture, space);
 
-	while ((r = uffd_try_unprotect(space->desc.uffd, range)) == -EAGAIN) {
-		r = read_messages(capture, space);
-		if (r < 0)
-			capture_fail(capture, r);
-		if (r <= 0)
-			uffd_wait_for_change();
-	}
-	return r;
+	if (r < 0)
+		capture_fail(capture, r);
+	if (r <= 0)
+		uffd_wait_for_change();
 }
 
 static int release(struct capture *capture, struct region *region,
 		   struct range range)
 {
-	return take_release(capture, region, range, unprotect);
+	return take_release(capture, region, range, read_on);
 }
 
 static int note_write(struct capture *capture, struct region *region,
@@ -79,6 +76,7 @@ static int note_write(struct capture *capture, struct region *region,
 	return r;
 }
 
+/* -EAGAIN: it has moved, or what shares its memory has; read on first. */
 static int capture_write(struct capture *capture, struct region *region,
 			 uint64_t addr)
 {
@@ -91,6 +89,8 @@ static int capture_write(struct capture *capture, struct region *region,
 	} else if (!bitmap_test(&region->done, block.number)) {
 		/* Its owner will release it, or have it looked at again. */
 		bitmap_test_and_set(&region->wanted, block.number);
+		if (bitmap_test(&region->todo, block.number))
+			return -EAGAIN;
 		if (!bitmap_test(&region->done, block.number) &&
 		    atomic_load(&capture->mode) == MODE_CAPTURE)
 			return 0;
@@ -98,6 +98,8 @@ static int capture_write(struct capture *capture, struct region *region,
 	if (!r)
 		r = alias_take(capture, region, block.range,
 			       &capture->faults.filler);
+	if (r == -EAGAIN)
+		return r;
 	/* Before the release, which may read on and wait for who owns a block:
 	 * what has failed is never done. */
 	if (r)
@@ -106,14 +108,18 @@ static int capture_write(struct capture *capture, struct region *region,
 	return r ? r : released;
 }
 
-/* A fault that came too late, or after a move: nothing is known of the page
- * but that somebody may wait for it. */
-static int release_stray(struct capture *capture, struct space *space,
-			 uint64_t addr)
+/*
+ * Nothing is known of the page but that somebody may wait for it: a fault that
+ * came too late, or of memory that was moved there, which the kernel refuses to
+ * unprotect until that is known.
+ */
+static int release_stray(struct space *space, uint64_t addr)
 {
-	int r = unprotect(capture, space,
-			  (struct range){ addr, addr + PAGE_SIZE });
+	struct range page = { addr, addr + PAGE_SIZE };
+	int r = uffd_try_unprotect(space->desc.uffd, page);
 
+	if (r == -ENOENT)
+		uffd_wake(space->desc.uffd, page);
 	return r == -ENOENT || r == -ESRCH ? 0 : r;
 }
 
@@ -127,7 +133,7 @@ static int handle_write(struct capture *capture,
 	if (!region)
 		region = space_next(fault->space, &at, page.end, &page);
 	if (!region)
-		return release_stray(capture, fault->space, at);
+		return release_stray(fault->space, at);
 
 	switch (atomic_load(&capture->mode)) {
 	case MODE_NOTE:
@@ -141,53 +147,32 @@ static int handle_write(struct capture *capture,
 	return release(capture, region, region_block(region, page.start).range);
 }
 
-/* The first block of `range` that has pages which nobody has captured; false:
- * there is none. */
-static bool find_lost(const struct region *region, struct range range,
-		      uint64_t *lost)
+/* Their protection goes with them, but not before their event is read, nor at
+ * any known time: it can be given again only in the freeze. */
+static void note_removed(struct space *space, struct range gone)
 {
-	struct block block;
+	uint64_t at = gone.start;
+	struct region *region;
+	struct range hit;
 
-	for (uint64_t at = range.start; at < range.end; at = block.range.end) {
-		size_t extent = region_extent(region, at);
-		uint64_t end;
-
-		block = region_block(region, at);
-		end = min_u64(block.range.end, range.end);
-		if (!(region->extents[extent] & EXTENT_ARMED) ||
-		    bitmap_test(&region->done, block.number) ||
-		    !bitmap_count(&region->populated, region_page(region, at),
-				  region_page(region, end)))
-			continue;
-		*lost = at;
-		return true;
-	}
-	return false;
+	while ((region = space_next(space, &at, gone.end, &hit)))
+		bitmap_set_range(&region->removed,
+				 region_page(region, hit.start),
+				 region_page(region, hit.end));
 }
 
-/* Pages that exist and are not yet captured are lost: discarded, unmapped. */
-static int handle_removal(struct capture *capture, struct space *space,
-			  struct range gone)
+/* Pages that exist and are not yet captured are lost. */
+static int handle_discard(struct space *space, struct range gone)
 {
 	uint64_t at = gone.start, lost;
 	struct region *region;
 	struct range hit;
 
-	while ((region = space_next(space, &at, gone.end, &hit))) {
-		if (atomic_load(&capture->mode) != MODE_CAPTURE) {
-			/* Their protection goes with them, but not before
-			 * their event is read, nor at any known time: it can
-			 * be given again only in the freeze. */
-			bitmap_set_range(&region->removed,
-					 region_page(region, hit.start),
-					 region_page(region, hit.end));
-			continue;
-		}
-		if (find_lost(region, hit, &lost))
+	while ((region = space_next(space, &at, gone.end, &hit)))
+		if (move_find_lost(region, hit, &lost))
 			return capture_copy_failed(
 				region, (struct range){ lost, hit.end },
 				-ENOENT);
-	}
 	return 0;
 }
 
@@ -200,7 +185,7 @@ static bool has_shared_left(const struct capture *capture,
 		uint64_t ignored;
 
 		if (region->space == space && region->desc.shared &&
-		    find_lost(region, region->desc.range, &ignored))
+		    move_find_lost(region, region->desc.range, &ignored))
 			return true;
 	}
 	return false;
@@ -231,11 +216,31 @@ static int handle_fork(struct capture *capture, const struct space *space,
 	return 0;
 }
 
+static int handle_removal(struct capture *capture, struct space *space,
+			  uint8_t event, struct range range)
+{
+	if (atomic_load(&capture->mode) != MODE_CAPTURE) {
+		note_removed(space, range);
+		return 0;
+	}
+	return event == UFFD_EVENT_UNMAP ? move_unmap(capture, space, range)
+					 : handle_discard(space, range);
+}
+
+/* Before the capture all is looked at again in the freeze. */
+static int handle_move(struct capture *capture, struct space *space,
+		       struct range from, uint64_t to)
+{
+	if (atomic_load(&capture->mode) == MODE_CAPTURE)
+		return move_follow(capture, space, from, to);
+	note_removed(space, from);
+	note_removed(space, (struct range){ to, to + range_len(from) });
+	return 0;
+}
+
 static int handle_change(struct capture *capture, struct space *space,
 			 const struct uffd_msg *msg)
 {
-	struct range range;
-
 	if (msg->event == UFFD_EVENT_FORK)
 		return handle_fork(capture, space, (int)msg->arg.fork.ufd);
 	if (atomic_load(&capture->mode) == MODE_RELEASE)
@@ -243,18 +248,18 @@ static int handle_change(struct capture *capture, struct space *space,
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
-		range = (struct range){ msg->arg.remove.start,
-					msg->arg.remove.end };
-		break;
+		return handle_removal(capture, space, msg->event,
+				      (struct range){ msg->arg.remove.start,
+						      msg->arg.remove.end });
 	case UFFD_EVENT_REMAP:
-		range = (struct range){ msg->arg.remap.from,
-					msg->arg.remap.from +
-						msg->arg.remap.len };
-		break;
+		return handle_move(capture, space,
+				   (struct range){ msg->arg.remap.from,
+						   msg->arg.remap.from +
+							   msg->arg.remap.len },
+				   msg->arg.remap.to);
 	default:
 		return 0;
 	}
-	return handle_removal(capture, space, range);
 }
 
 /* Room for a batch more of waiting faults. */
@@ -273,13 +278,26 @@ static int make_room(struct fault_thread *faults)
 	return 0;
 }
 
+static void handle_event(struct capture *capture, struct space *space,
+			 const struct uffd_msg *msg)
+{
+	int r;
+
+	discard_event_read(space);
+	pthread_mutex_lock(&capture->layout);
+	r = handle_change(capture, space, msg);
+	pthread_mutex_unlock(&capture->layout);
+	if (r)
+		capture_fail(capture, r);
+}
+
 /* Reads a batch: faults go to the list, changes of the address space are dealt
  * with at once. How many messages there were, or -errno. */
 static int read_messages(struct capture *capture, struct space *space)
 {
 	struct fault_thread *faults = &capture->faults;
 	struct uffd_msg msgs[BATCH];
-	bool locked;
+	bool events;
 	size_t max;
 	uint64_t now;
 	int n, r;
@@ -287,27 +305,37 @@ static int read_messages(struct capture *capture, struct space *space)
 	r = make_room(faults);
 	if (r)
 		return r;
-	max = discard_prepare_read(capture, space, BATCH);
+	max = discard_prepare_read(capture, space, BATCH, &events);
+	/* Nobody may see that an event was read, and not what it says. */
+	if (events)
+		pthread_mutex_lock(&capture->layout);
 	n = max ? uffd_read(space->desc.uffd, msgs, max) : 0;
 	now = now_ns();
 	for (int i = 0; i < n; i++) {
-		if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
-			faults->waiting[faults->n_waiting++] =
-				(struct waiting_fault){
-					.space = space,
-					.addr = msgs[i].arg.pagefault.address,
-					.read_ns = now,
-				};
+		if (msgs[i].event != UFFD_EVENT_PAGEFAULT) {
+			handle_event(capture, space, &msgs[i]);
 			continue;
 		}
-		discard_event_read(space);
-		locked = layout_lock(capture);
-		r = handle_change(capture, space, &msgs[i]);
-		layout_unlock(capture, locked);
-		if (r)
-			capture_fail(capture, r);
+		faults->waiting[faults->n_waiting++] = (struct waiting_fault){
+			.space = space,
+			.addr = msgs[i].arg.pagefault.address,
+			.read_ns = now,
+		};
 	}
+	if (events)
+		pthread_mutex_unlock(&capture->layout);
 	return n;
+}
+
+/* Until it is known where all is. */
+static int serve_write(struct capture *capture,
+		       const struct waiting_fault *fault)
+{
+	int r;
+
+	while ((r = handle_write(capture, fault)) == -EAGAIN)
+		read_on(capture, fault->space);
+	return r;
 }
 
 static void serve(struct capture *capture, const struct waiting_fault *fault)
@@ -315,12 +343,12 @@ static void serve(struct capture *capture, const struct waiting_fault *fault)
 	struct fault_thread *faults = &capture->faults;
 	uint64_t started_ns = now_ns();
 	bool locked = layout_lock(capture);
-	int r = handle_write(capture, fault);
+	int r = serve_write(capture, fault);
 
 	if (r) {
 		capture_fail(capture, r);
 		/* Never leave a writer behind. */
-		handle_write(capture, fault);
+		serve_write(capture, fault);
 	}
 	layout_unlock(capture, locked);
 	if (atomic_load(&capture->mode) != MODE_CAPTURE)
@@ -355,6 +383,7 @@ static void handle_messages(struct capture *capture, struct space *space)
 			capture_fail(capture, n);
 		serve_waiting(capture);
 	} while (n == BATCH);
+	copy_try_settle(capture, space);
 }
 
 static void serve_again(struct capture *capture)

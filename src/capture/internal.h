@@ -5,7 +5,8 @@
  * What the files of capture/ share. Who writes what:
  *
  *   spaces, regions, their index and parts   the caller's thread, before the
- *                                            capture begins, under `layout`
+ *                                            capture begins; after that the
+ *                                            fault thread; under `layout`
  *   region->granule, n_extents, extents, populated   the caller's thread,
  *                                            before the capture begins
  *   region->noted, removed                   fault thread sets, caller clears
@@ -14,11 +15,13 @@
  *   verdict                                  anyone; the first failure stays
  *
  * The fault thread holds `layout` for whatever it does in other modes than
- * MODE_CAPTURE. In that, what it looks at changes no more, and needs no lock.
+ * MODE_CAPTURE. In that it alone changes what is there, and holds it only to do
+ * so: what it looks at needs no lock. Others hold it to look.
  */
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "capture/capture.h"
 
@@ -41,6 +44,11 @@ struct piece {
 	uint64_t home; /* of range.start, as of region->desc.range */
 };
 
+struct range_list {
+	struct range *ranges; /* of addresses */
+	size_t n, max;
+};
+
 /* A process. */
 struct space {
 	struct capture_space desc;
@@ -49,7 +57,10 @@ struct space {
 	bool crowded;	      /* several may wait for their events to be read */
 	struct piece *pieces; /* ascending */
 	size_t n_pieces, max_pieces;
-	bool is_over; /* it has exited, and all of it is captured */
+	struct piece *unsettled; /* copies, which a move may prove wrong */
+	size_t n_unsettled, max_unsettled;
+	struct range_list owed; /* moves of shared memory: move.c */
+	bool is_over;		/* it has exited, and all of it is captured */
 };
 
 /* A write fault between being read and being served. */
@@ -65,6 +76,8 @@ struct filler {
 	struct slab *slab; /* being filled */
 	bool reserved;	   /* may take the pool's last ones */
 	bool looks_around; /* while it waits: the caller's thread */
+	bool changes;	   /* the layout, and needs no lock: the fault thread */
+	bool insists;	   /* the last copy was spoilt by a move */
 	_Atomic uint64_t n_pages;
 };
 
@@ -111,7 +124,8 @@ struct capture {
 	_Atomic enum capture_mode mode;
 	_Atomic int verdict;
 	_Atomic bool all_taken; /* no block is todo any more */
-	bool is_taken;		/* the instant is over: no more regions */
+	bool has_swap;
+	bool is_taken; /* the instant is over: no more regions */
 
 	struct fault_thread faults;
 	pthread_t output;
@@ -122,7 +136,7 @@ struct capture {
 
 	uint64_t n_noted, n_rearmed;
 	_Atomic uint64_t n_written;
-	uint64_t n_populated;
+	uint64_t n_total, n_populated;	  /* pages, of the instant */
 	uint64_t started_ns, reported_ns; /* progress */
 };
 
@@ -137,6 +151,12 @@ struct piece *space_find(const struct space *space, uint64_t addr);
  */
 struct region *space_next(const struct space *space, uint64_t *at, uint64_t end,
 			  struct range *range);
+
+/* During the capture. What was in `range` is gone, and captured. */
+int space_forget(struct space *space, struct range range);
+
+/* What was in `from` is at `to`, where nothing else is. */
+int space_move(struct space *space, struct range from, uint64_t to);
 
 void layout_deinit(struct capture *capture);
 
@@ -159,14 +179,6 @@ static inline void layout_unlock(struct capture *capture, bool locked)
 /* Records the first failure and ends all waiting. Returns the verdict. */
 int capture_fail(struct capture *capture, int error);
 
-/*
- * Copies the populated pages of `range`, of blocks that the caller owns and has
- * not released, to `slab`, which must have room, and makes sure that they are
- * what they were at the instant. Logs, and returns the code to fail with.
- */
-int capture_copy(struct capture *capture, struct region *region,
-		 struct range range, struct slab *slab);
-
 /* Logs why a copy of `range` failed, and returns the code to fail with. */
 int capture_copy_failed(const struct region *region, struct range range,
 			int error);
@@ -175,6 +187,11 @@ int capture_copy_failed(const struct region *region, struct range range,
 static inline bool region_claim(struct region *region, uint64_t block)
 {
 	return bitmap_test_and_clear(&region->todo, block);
+}
+
+static inline void range_list_deinit(struct range_list *list)
+{
+	free(list->ranges);
 }
 
 /* alias.c */
@@ -190,6 +207,14 @@ struct region *alias_next(const struct region *region, struct range range,
 
 /* Pages that exist here exist in all that map them. Before the capture. */
 void alias_set_populated(struct region *region, struct range range);
+
+/* Captures all that the file has, in all that map it. As take_range(). */
+int alias_take_file(struct capture *capture, struct region *region,
+		    struct filler *filler);
+
+/* Whether some of the file is not captured where `range` maps it, too; or, with
+ * `all`, anywhere. */
+bool alias_is_left(struct region *region, struct range range, bool all);
 
 /*
  * To call before `range` is released: whoever writes to it then changes the
@@ -214,16 +239,16 @@ int capture_look_around(struct capture *capture);
 
 /* take.c */
 
-/* How a thread unprotects, or waits until it can. */
-typedef int (*unprotect_fn)(struct capture *capture, struct space *space,
-			    struct range range);
+/* Waits until something that has changed is known. */
+typedef void (*wait_fn)(struct capture *capture, struct space *space);
 
 /*
- * Gives up the protection of part of a region. What is not registered any more
- * is passed over; 0 also when the process is gone.
+ * Gives up the protection of part of a region, wherever it is. What is not
+ * registered any more is passed over; 0 also when the process is gone. `wait`
+ * is the fault thread's; NULL: any other.
  */
 int take_release(struct capture *capture, const struct region *region,
-		 struct range range, unprotect_fn unprotect);
+		 struct range range, wait_fn wait);
 
 /* A slab with room for `n` pages. -ECANCELED: all is over. */
 int filler_make_room(struct capture *capture, struct filler *filler,
@@ -232,20 +257,68 @@ int filler_make_room(struct capture *capture, struct filler *filler,
 /* Has what the filler holds written. */
 void filler_queue(struct capture *capture, struct filler *filler);
 
-/* Copies a block that the caller owns, and marks it as done. */
+/* Ends the ownership of blocks that could not be copied yet. */
+void take_back(struct capture *capture, struct region *region,
+	       struct range range);
+
+/* Copies a block that the caller owns, and marks it as done. -EAGAIN: it was
+ * moved meanwhile, and is owned no more. */
 int take_block(struct capture *capture, struct region *region,
 	       const struct block *block, struct filler *filler);
 
 /*
  * Sees to it that no page of `range` can be lost any more: captures it, or
  * waits for who does. It stays protected. The caller owns no block that is not
- * done, else two could wait for each other. 0 or the code to fail with.
+ * done, else two could wait for each other. 0, the code to fail with, or, in
+ * the fault thread, -EAGAIN: an event is to be read first.
  */
 int take_range(struct capture *capture, struct region *region,
 	       struct range range, struct filler *filler);
 
 /* When to do that next, by CLOCK_REALTIME. */
 struct timespec capture_next_look(void);
+
+/* copy.c */
+
+/*
+ * Copies the populated pages of `range`, of blocks that the caller owns and has
+ * not released, to the filler's slab, which must have room, and makes sure that
+ * they are what they were at the instant. Logs, and returns the code to fail
+ * with; or -EAGAIN: some of it has moved.
+ */
+int capture_copy(struct capture *capture, struct region *region,
+		 struct range range, struct filler *filler);
+
+/* 0 or -ENOMEM. */
+int range_list_add(struct range_list *list, struct range range);
+
+/*
+ * Under `layout`: all that has changed is known. 0, or, logged, the code to
+ * fail with.
+ */
+int copy_settle(struct space *space);
+
+/* The fault thread, when it has read all: looks for a moment in which nobody
+ * changes mappings. Fails the capture. */
+void copy_try_settle(struct capture *capture, struct space *space);
+
+/* Once all is captured: until it is known to be right. As copy_settle(). */
+int copy_settle_all(struct capture *capture);
+
+/* move.c: the fault thread, under `layout`, in MODE_CAPTURE, when it has read
+ * that memory was moved or unmapped. 0, or, logged, the code to fail with. */
+int move_follow(struct capture *capture, struct space *space, struct range from,
+		uint64_t to);
+int move_unmap(struct capture *capture, struct space *space,
+	       struct range range);
+
+/* Logs that shared memory can be changed unseen; returns the code. */
+int move_mapped_twice(const struct space *space, uint64_t addr);
+
+/* The first block of `range` that has pages which nobody has captured; false:
+ * there is none. */
+bool move_find_lost(const struct region *region, struct range range,
+		    uint64_t *lost);
 
 /* discard.c */
 
@@ -255,10 +328,11 @@ void discard_open(struct space *space);
 /*
  * The fault thread, which owns no block that is not done, before it reads
  * messages: how many of `max` it may read now, so that none tells of pages that
- * are yet to be captured. May capture, or fail the capture.
+ * are yet to be captured. Whether events may be among them. May capture, or
+ * fail the capture.
  */
 size_t discard_prepare_read(struct capture *capture, struct space *space,
-			    size_t max);
+			    size_t max, bool *events);
 
 /* An event was read. */
 void discard_event_read(struct space *space);

@@ -5,7 +5,8 @@
  * Which addresses of which process belong to which region. Regions are added
  * as long as the target has not passed its instant, and lose what was unmapped
  * until then. Pages keep their numbers: a region that loses some is *cut*, and
- * another may lie where they were.
+ * another may lie where they were. After the instant what is captured may go,
+ * and anything may move (move.c): numbers are by where it was.
  */
 
 #include <errno.h>
@@ -215,25 +216,112 @@ static void cut_piece(struct space *space, struct piece *piece,
 	}
 }
 
+/* What of the piece is within `range`, and where that has its pages. */
+static struct range hit_piece(const struct piece *piece, struct range range,
+			      struct range *home)
+{
+	struct range hit = {
+		max_u64(piece->range.start, range.start),
+		min_u64(piece->range.end, range.end),
+	};
+	uint64_t to_home = piece->home - piece->range.start;
+
+	*home = (struct range){ hit.start + to_home, hit.end + to_home };
+	return hit;
+}
+
+static struct piece *find_within(const struct space *space, struct range range)
+{
+	struct piece *piece = space_find(space, range.start);
+
+	return piece && piece->range.start < range.end ? piece : NULL;
+}
+
 static int drop(struct space *space, struct range range)
 {
 	struct piece *piece;
 	int r = make_room_for_piece(space);
 
-	while (!r && (piece = space_find(space, range.start)) &&
-	       piece->range.start < range.end) {
+	while (!r && (piece = find_within(space, range))) {
 		struct region *region = piece->region;
-		struct range hit = {
-			max_u64(piece->range.start, range.start),
-			min_u64(piece->range.end, range.end),
-		};
+		struct range home, hit = hit_piece(piece, range, &home);
 
-		r = region_cut(region, hit);
+		r = region_cut(region, home);
 		if (r)
 			break;
-		forget(region, hit);
+		forget(region, home);
 		cut_piece(space, piece, hit);
 		range.start = hit.end;
+	}
+	return r;
+}
+
+int space_forget(struct space *space, struct range range)
+{
+	struct piece *piece;
+	int r = make_room_for_piece(space);
+
+	while (!r && (piece = find_within(space, range))) {
+		struct range home, hit = hit_piece(piece, range, &home);
+
+		r = region_cut(piece->region, home);
+		if (r)
+			break;
+		cut_piece(space, piece, hit);
+		range.start = hit.end;
+	}
+	return r;
+}
+
+/* Makes one of two that continue each other. */
+static void merge_pieces(struct space *space, size_t i)
+{
+	struct piece *a = &space->pieces[i], *b = a + 1;
+
+	if (i + 1 >= space->n_pieces || a->region != b->region ||
+	    a->range.end != b->range.start ||
+	    a->home + range_len(a->range) != b->home)
+		return;
+	a->range.end = b->range.end;
+	space->n_pieces--;
+	memmove(b, b + 1, (space->n_pieces - i - 1) * sizeof(*b));
+}
+
+static void place_piece(struct space *space, struct piece piece)
+{
+	struct piece *next = space_find(space, piece.range.start);
+	size_t at = next ? (size_t)(next - space->pieces) : space->n_pieces;
+
+	insert_piece(space, at, piece);
+	merge_pieces(space, at);
+	if (at)
+		merge_pieces(space, at - 1);
+}
+
+int space_move(struct space *space, struct range from, uint64_t to)
+{
+	uint64_t to_new = to - from.start;
+	struct piece *piece;
+	int r = 0;
+
+	while (!r && (piece = find_within(space, from))) {
+		struct range home, hit = hit_piece(piece, from, &home);
+		struct piece moved = { { hit.start + to_new, hit.end + to_new },
+				       piece->region,
+				       home.start };
+
+		r = region_move(moved.region, home, moved.range.start);
+		if (r)
+			break;
+		moved.region->n_moves++;
+		r = make_room_for_piece(space);
+		if (!r)
+			cut_piece(space, find_within(space, hit), hit);
+		if (!r)
+			r = make_room_for_piece(space);
+		if (!r)
+			place_piece(space, moved);
+		from.start = hit.end;
 	}
 	return r;
 }
@@ -265,6 +353,8 @@ void layout_deinit(struct capture *capture)
 		close_fd(&capture->spaces[i]->info_fd);
 		close_fd(&capture->spaces[i]->desc.uffd);
 		free(capture->spaces[i]->pieces);
+		free(capture->spaces[i]->unsettled);
+		range_list_deinit(&capture->spaces[i]->owed);
 		free(capture->spaces[i]);
 	}
 	free(capture->spaces);

@@ -57,18 +57,8 @@ static int init_parts(struct region *region)
 		return -ENOMEM;
 	parts->part[0].range = region->desc.range;
 	parts->part[0].addr = region->desc.range.start;
-	atomic_store(&region->parts, parts);
+	region->parts = parts;
 	return 0;
-}
-
-static void free_parts(struct region_parts *parts)
-{
-	while (parts) {
-		struct region_parts *older = parts->older;
-
-		free(parts);
-		parts = older;
-	}
 }
 
 /* The first part that ends behind `addr`, or n. */
@@ -90,7 +80,7 @@ static size_t find_part(const struct region_parts *parts, uint64_t addr)
 bool region_next_part(const struct region *region, struct range *rest,
 		      struct region_part *part)
 {
-	const struct region_parts *parts = atomic_load(&region->parts);
+	const struct region_parts *parts = region->parts;
 	size_t i = find_part(parts, rest->start);
 	uint64_t start;
 
@@ -106,37 +96,68 @@ bool region_next_part(const struct region *region, struct range *rest,
 	return true;
 }
 
+/* The piece of `part` that is in `range`, or makes the last one longer. */
 static void append_part(struct region_parts *parts, struct region_part part,
 			struct range range)
 {
+	struct region_part *last = parts->n ? &parts->part[parts->n - 1] : NULL;
+
 	range.start = max_u64(range.start, part.range.start);
 	range.end = min_u64(range.end, part.range.end);
 	if (range.start >= range.end)
 		return;
 	part.addr += range.start - part.range.start;
 	part.range = range;
-	parts->part[parts->n++] = part;
+	if (last && last->range.end == range.start &&
+	    last->addr + range_len(last->range) == part.addr)
+		last->range.end = range.end;
+	else
+		parts->part[parts->n++] = part;
 }
 
-int region_cut(struct region *region, struct range range)
+/* Without `range`, but for what `instead` has of it, which may be NULL. */
+static int replace_parts(struct region *region, struct range range,
+			 const struct region_part *instead)
 {
-	struct region_parts *old = atomic_load(&region->parts);
-	struct region_parts *parts = new_parts(old->n + 1);
+	struct region_parts *old = region->parts;
+	struct region_parts *parts = new_parts(old->n + 2);
+	size_t i;
 
 	if (!parts)
 		return -ENOMEM;
 	parts->n = 0;
-	for (size_t i = 0; i < old->n; i++) {
+	for (i = 0; i < old->n && old->part[i].range.start < range.start; i++)
 		append_part(parts, old->part[i],
 			    (struct range){ 0, range.start });
+	if (instead)
+		append_part(parts, *instead, range);
+	for (i = find_part(old, range.end); i < old->n; i++)
 		append_part(parts, old->part[i],
 			    (struct range){ range.end, UINT64_MAX });
-	}
-	/* Nobody reads it: the layout is locked. */
-	parts->older = old->older;
 	free(old);
-	atomic_store(&region->parts, parts);
+	region->parts = parts;
 	return 0;
+}
+
+int region_cut(struct region *region, struct range range)
+{
+	return replace_parts(region, range, NULL);
+}
+
+int region_move(struct region *region, struct range range, uint64_t addr)
+{
+	struct region_part part = { range, addr };
+
+	return replace_parts(region, range, &part);
+}
+
+void region_find_place(const struct region *region, struct range range,
+		       struct region_place *place)
+{
+	place->n = 0;
+	while (place->n < PMD_PAGES &&
+	       region_next_part(region, &range, &place->part[place->n]))
+		place->n++;
 }
 
 int region_init(struct region *region, const struct region_desc *desc,
@@ -182,7 +203,7 @@ int region_init(struct region *region, const struct region_desc *desc,
 void region_deinit(struct region *region)
 {
 	unmap_shared(region);
-	free_parts(atomic_load(&region->parts));
+	free(region->parts);
 	free(region->extents);
 	bitmap_deinit(&region->populated);
 	bitmap_deinit(&region->noted);
@@ -333,38 +354,58 @@ int region_find_populated(struct region *region, int pagemap_fd,
 struct check_arg {
 	const struct region *region;
 	const struct region_part *part;
+	uint64_t n_populated;
 };
 
-static int is_populated(struct range run, unsigned flags, void *data)
+static int count_populated(struct range run, unsigned flags, void *data)
 {
-	const struct check_arg *arg = data;
+	struct check_arg *arg = data;
 	uint64_t home = arg->part->range.start - arg->part->addr;
-	uint64_t first = region_page(arg->region, run.start + home);
-	uint64_t end = region_page(arg->region, run.end + home);
 
 	(void)flags;
-	return bitmap_find_set(&arg->region->populated, first, end) < end
-		       ? -ESTALE
-		       : 0;
+	arg->n_populated +=
+		bitmap_count(&arg->region->populated,
+			     region_page(arg->region, run.start + home),
+			     region_page(arg->region, run.end + home));
+	return 0;
+}
+
+static int check_part(struct check_arg *arg, int pagemap_fd, bool all)
+{
+	const struct region_part *part = arg->part;
+	struct range at = { part->addr, part->addr + range_len(part->range) };
+	uint64_t n_wanted = 0;
+	int r;
+
+	arg->n_populated = 0;
+	if (all) {
+		n_wanted = bitmap_count(
+			&arg->region->populated,
+			region_page(arg->region, part->range.start),
+			region_page(arg->region, part->range.end));
+		r = pagemap_walk_protected(pagemap_fd, at, count_populated,
+					   arg);
+	} else {
+		r = pagemap_walk_unprotected(pagemap_fd, at, count_populated,
+					     arg);
+	}
+	if (r)
+		return r;
+	return arg->n_populated == n_wanted ? 0 : -ESTALE;
 }
 
 int region_check_protected(const struct region *region, int pagemap_fd,
-			   struct range range)
+			   const struct region_place *place, bool all)
 {
-	struct region_part part;
-	struct check_arg arg = { region, &part };
-	int r;
+	int r = 0;
 
-	while (region_next_part(region, &range, &part)) {
-		struct range at = { part.addr,
-				    part.addr + range_len(part.range) };
+	for (size_t i = 0; !r && i < place->n; i++) {
+		struct check_arg arg = { .region = region,
+					 .part = &place->part[i] };
 
-		r = pagemap_walk_unprotected(pagemap_fd, at, is_populated,
-					     &arg);
-		if (r)
-			return r;
+		r = check_part(&arg, pagemap_fd, all);
 	}
-	return 0;
+	return r;
 }
 
 static int copy_from_mapping(const struct region *region, struct range run,
@@ -416,26 +457,32 @@ static int copy_from_file(const struct region *region, struct range run,
 	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
 }
 
-/* Where `run` is mapped now. */
-static void add_remote(const struct region *region, struct range run,
-		       struct range *remote, size_t *n)
+/* The addresses of `run`, which is in or behind part *i of the place. */
+static void add_remote(const struct region_place *place, size_t *i,
+		       struct range run, struct range *remote, size_t *n)
 {
-	struct region_part part;
+	for (; *i < place->n && place->part[*i].range.start < run.end; ++*i) {
+		const struct region_part *part = &place->part[*i];
+		uint64_t start = max_u64(run.start, part->range.start);
+		uint64_t end = min_u64(run.end, part->range.end);
+		uint64_t to_addr = part->addr - part->range.start;
 
-	while (region_next_part(region, &run, &part))
-		remote[(*n)++] =
-			(struct range){ part.addr,
-					part.addr + range_len(part.range) };
+		if (start < end)
+			remote[(*n)++] = (struct range){ start + to_addr,
+							 end + to_addr };
+		if (part->range.end > run.end)
+			break;
+	}
 }
 
-int region_copy(const struct region *region, pid_t pid, struct range range,
-		struct slab *slab)
+int region_copy(const struct region *region, struct range range,
+		const struct region_place *place, struct slab *slab)
 {
 	uint64_t end = region_page(region, range.end);
 	uint64_t page = region_page(region, range.start);
 	struct range remote[PMD_PAGES];
 	uint8_t *to = slab->data + slab->used;
-	size_t n = 0, len = 0, n_read;
+	size_t n = 0, len = 0, i = 0, n_read;
 	int r = 0;
 
 	while ((page = bitmap_find_set(&region->populated, page, end)) < end) {
@@ -449,7 +496,7 @@ int region_copy(const struct region *region, pid_t pid, struct range range,
 		if (region->desc.fd >= 0 && region->desc.shared)
 			r = copy_from_file(region, run, to + len);
 		else
-			add_remote(region, run, remote, &n);
+			add_remote(place, &i, run, remote, &n);
 		if (r)
 			return r;
 		len += range_len(run);
@@ -457,7 +504,8 @@ int region_copy(const struct region *region, pid_t pid, struct range range,
 	}
 
 	if (n) {
-		r = vm_read_ranges(pid, remote, n, to, &n_read);
+		r = vm_read_ranges(region->space->desc.pid, remote, n, to,
+				   &n_read);
 		/* Not readable, or not there. */
 		if (r == -EFAULT && region->space->desc.mem_fd >= 0)
 			r = vm_read_ranges_forced(region->space->desc.mem_fd,

@@ -72,8 +72,13 @@ struct region_part {
 
 struct region_parts {
 	size_t n;
-	struct region_parts *older; /* somebody may still read it */
-	struct region_part part[];  /* ascending */
+	struct region_part part[]; /* ascending */
+};
+
+/* Where the pages of a range, of one extent at most, are mapped. */
+struct region_place {
+	size_t n;
+	struct region_part part[PMD_PAGES];
 };
 
 struct space;
@@ -85,7 +90,8 @@ struct region {
 	struct shared_file *file; /* NULL: nobody else maps it */
 	unsigned number;
 	bool registered;
-	struct region_parts *_Atomic parts;
+	struct region_parts *parts;
+	uint64_t n_moves; /* of some of it, since the capture began */
 	/* Shared memory, to be read; NULL where that may not be mapped. */
 	uint8_t *mapping;
 	uint64_t base;	  /* range.start, rounded down to an extent */
@@ -132,13 +138,22 @@ static inline size_t region_extent(const struct region *region, uint64_t addr)
 
 /*
  * What there is at or behind rest->start; moves that behind it. False when
- * there is nothing more in `rest`. Any thread.
+ * there is nothing more in `rest`.
  */
 bool region_next_part(const struct region *region, struct range *rest,
 		      struct region_part *part);
 
 /* Without `range`, which is gone for good. -ENOMEM, and nothing has changed. */
 int region_cut(struct region *region, struct range range);
+
+/*
+ * `range`, of which all is there, is mapped at `addr` from now on. -ENOMEM, and
+ * nothing has changed.
+ */
+int region_move(struct region *region, struct range range, uint64_t addr);
+
+void region_find_place(const struct region *region, struct range range,
+		       struct region_place *place);
 
 /* The part of an extent that is in the region. */
 struct range region_extent_range(const struct region *region, size_t extent);
@@ -172,17 +187,17 @@ int region_find_populated(struct region *region, int pagemap_fd,
 			  struct range range, bool markers);
 
 /*
- * Whether every populated page of `range` is still protected: then nobody has
- * written to it since it was armed, for no bit comes back once it is lost. 0;
- * -ESTALE when one is not; -errno.
+ * Whether every populated page of a place is still protected: then nobody has
+ * written to it since it was armed, for no bit comes back once it is lost. With
+ * `all` it must be there, too. 0; -ESTALE when one is not; -errno.
  */
 int region_check_protected(const struct region *region, int pagemap_fd,
-			   struct range range);
+			   const struct region_place *place, bool all);
 
 /*
  * Copies the populated pages of `range` to the end of `slab`, which must have
- * room, a segment for each run of them. 0; -ENOENT when pages are gone; -ESRCH
- * when the target is; -errno.
+ * room, a segment for each run of them; `place` is where they are. 0; -ENOENT
+ * when pages are gone; -ESRCH when the target is; -errno.
  */
-int region_copy(const struct region *region, pid_t pid, struct range range,
-		struct slab *slab);
+int region_copy(const struct region *region, struct range range,
+		const struct region_place *place, struct slab *slab);

@@ -19,14 +19,8 @@ static void set_done(struct region *region, struct range range)
 	}
 }
 
-static int unprotect(struct capture *capture, struct space *space,
-		     struct range range)
-{
-	(void)capture;
-	return uffd_unprotect(space->desc.uffd, range);
-}
-
-/* Captures `range`, whose blocks are owned by the caller. */
+/* Captures `range`, whose blocks are owned by the caller. -EAGAIN: they are not
+ * any more. */
 static int capture_range(struct capture *capture, struct region *region,
 			 struct range range)
 {
@@ -34,7 +28,11 @@ static int capture_range(struct capture *capture, struct region *region,
 	size_t used = scanner->slab->used;
 	int r, released;
 
-	r = capture_copy(capture, region, range, scanner->slab);
+	r = capture_copy(capture, region, range, scanner);
+	if (r == -EAGAIN) {
+		take_back(capture, region, range);
+		return r;
+	}
 	if (!r)
 		set_done(region, range);
 	atomic_fetch_add(&scanner->n_pages,
@@ -44,12 +42,24 @@ static int capture_range(struct capture *capture, struct region *region,
 		r = alias_take(capture, region, range,
 			       &capture->scanner_aliases);
 
-	released = take_release(capture, region, range, unprotect);
+	released = take_release(capture, region, range, NULL);
 	if (!r && released)
 		r = log_errno(released, "pid %d: cannot unprotect %#llx: %m",
 			      region->space->desc.pid,
 			      (unsigned long long)range.start);
 	return r;
+}
+
+static int check_all_is_well(struct capture *capture)
+{
+	int verdict = atomic_load(&capture->verdict);
+
+	if (verdict)
+		return verdict;
+	if (interrupt_pending())
+		return -EINTR;
+	capture_report(capture);
+	return 0;
 }
 
 /* Captures what is left of an extent, in runs of blocks as long as can be. */
@@ -74,20 +84,14 @@ static int scan_extent(struct capture *capture, struct region *region,
 
 		r = capture_range(capture, region,
 				  (struct range){ first.range.start, at });
+		if (r != -EAGAIN)
+			continue;
+		/* It moves. The event of that will be read soon. */
+		at = first.range.start;
+		uffd_wait_for_change();
+		r = check_all_is_well(capture);
 	}
 	return r;
-}
-
-static int check_all_is_well(struct capture *capture)
-{
-	int verdict = atomic_load(&capture->verdict);
-
-	if (verdict)
-		return verdict;
-	if (interrupt_pending())
-		return -EINTR;
-	capture_report(capture);
-	return 0;
 }
 
 static int scan_region(struct capture *capture, struct region *region)

@@ -18,12 +18,11 @@
 #include "sys/uffd.h"
 
 /* What is left of a range that is registered in part only. */
-static int release_rest(struct capture *capture, struct space *space,
-			struct range range, uint64_t page_size,
-			unprotect_fn unprotect)
+static int release_rest(struct space *space, struct range range,
+			uint64_t page_size)
 {
 	struct range half = range;
-	int r = unprotect(capture, space, range);
+	int r = uffd_try_unprotect(space->desc.uffd, range);
 
 	if (r == -ESRCH)
 		return 0;
@@ -33,25 +32,55 @@ static int release_rest(struct capture *capture, struct space *space,
 	if (range_len(range) <= page_size)
 		return 0;
 	half.end = range.start + ROUND_UP(range_len(range) / 2, page_size);
-	r = release_rest(capture, space, half, page_size, unprotect);
+	r = release_rest(space, half, page_size);
 	if (r)
 		return r;
 	half = (struct range){ half.end, range.end };
-	return release_rest(capture, space, half, page_size, unprotect);
+	return release_rest(space, half, page_size);
+}
+
+/* The first part of `rest`; moves that behind it. -EAGAIN: the kernel refuses,
+ * since it may be somewhere else by now. */
+static int release_part(const struct region *region, struct range *rest)
+{
+	struct range left = *rest;
+	struct region_part part;
+	int r;
+
+	if (!region_next_part(region, &left, &part)) {
+		rest->start = rest->end;
+		return 0;
+	}
+	r = release_rest(
+		region->space,
+		(struct range){ part.addr, part.addr + range_len(part.range) },
+		region->desc.page_size);
+	if (!r)
+		*rest = left;
+	return r;
 }
 
 int take_release(struct capture *capture, const struct region *region,
-		 struct range range, unprotect_fn unprotect)
+		 struct range range, wait_fn wait)
 {
-	struct region_part part;
 	int r = 0;
 
-	while (!r && region_next_part(region, &range, &part))
-		r = release_rest(
-			capture, region->space,
-			(struct range){ part.addr,
-					part.addr + range_len(part.range) },
-			region->desc.page_size, unprotect);
+	while (!r && range.start < range.end) {
+		/* While it is held no event is read: what the kernel does not
+		 * refuse is where we think it is. */
+		if (!wait)
+			pthread_mutex_lock(&capture->layout);
+		r = release_part(region, &range);
+		if (!wait)
+			pthread_mutex_unlock(&capture->layout);
+		if (r != -EAGAIN)
+			continue;
+		r = 0;
+		if (wait)
+			wait(capture, region->space);
+		else
+			uffd_wait_for_change();
+	}
 	return r;
 }
 
@@ -91,6 +120,19 @@ static uint64_t count(const struct region *region, struct range range)
 			    region_page(region, range.end));
 }
 
+void take_back(struct capture *capture, struct region *region,
+	       struct range range)
+{
+	while (range.start < range.end) {
+		struct block block = region_block(region, range.start);
+
+		bitmap_test_and_set(&region->todo, block.number);
+		if (bitmap_test_and_clear(&region->wanted, block.number))
+			fault_thread_again(capture, region, block.range);
+		range.start = block.range.end;
+	}
+}
+
 int take_block(struct capture *capture, struct region *region,
 	       const struct block *block, struct filler *filler)
 {
@@ -100,7 +142,9 @@ int take_block(struct capture *capture, struct region *region,
 	if (n)
 		r = filler_make_room(capture, filler, n);
 	if (n && !r)
-		r = capture_copy(capture, region, block->range, filler->slab);
+		r = capture_copy(capture, region, block->range, filler);
+	if (r == -EAGAIN)
+		take_back(capture, region, block->range);
 	if (r)
 		return r;
 	atomic_fetch_add(&filler->n_pages, n);
@@ -108,7 +152,7 @@ int take_block(struct capture *capture, struct region *region,
 	return 0;
 }
 
-/* Until who owns the block has captured it. */
+/* Until who owns the block has captured it; or -EAGAIN, nobody owns it. */
 static int wait_until_done(struct capture *capture, struct region *region,
 			   uint64_t number)
 {
@@ -117,6 +161,8 @@ static int wait_until_done(struct capture *capture, struct region *region,
 
 		if (verdict)
 			return verdict;
+		if (bitmap_test(&region->todo, number))
+			return -EAGAIN;
 		uffd_wait_for_change();
 	}
 	return 0;
@@ -138,6 +184,8 @@ static int secure_block(struct capture *capture, struct region *region,
 	if (!region_claim(region, block->number))
 		return wait_until_done(capture, region, block->number);
 	r = take_block(capture, region, block, filler);
+	if (r == -EAGAIN)
+		return r;
 	if (r)
 		capture_fail(capture, r);
 	if (bitmap_test_and_clear(&region->wanted, block->number))
@@ -156,6 +204,11 @@ int take_range(struct capture *capture, struct region *region,
 		if (region->extents[region_extent(region, range.start)] &
 		    EXTENT_ARMED)
 			r = secure_block(capture, region, &block, filler);
+		if (r == -EAGAIN && !filler->changes) {
+			uffd_wait_for_change();
+			r = atomic_load(&capture->verdict);
+			continue;
+		}
 		range.start = block.range.end;
 	}
 	return r;
@@ -170,7 +223,9 @@ static int take_now(struct capture *capture, struct space *space,
 	int r = 0;
 
 	while (!r && atomic_load(&capture->mode) == MODE_CAPTURE) {
+		pthread_mutex_lock(&capture->layout);
 		region = space_next(space, &at, range.end, &hit);
+		pthread_mutex_unlock(&capture->layout);
 		if (!region)
 			break;
 		r = take_range(capture, region, hit, &capture->now);

@@ -58,6 +58,7 @@ int pagemap_open(int proc_fd)
 enum which {
 	WHICH_ANY,
 	WHICH_UNPROTECTED,
+	WHICH_PROTECTED,
 	WHICH_OWN,
 };
 
@@ -66,6 +67,8 @@ static uint64_t not_these(enum which which)
 	switch (which) {
 	case WHICH_OWN:
 		return PM_CAT_PFNZERO | PM_CAT_FILE;
+	case WHICH_PROTECTED:
+		return PM_CAT_WRITTEN;
 	/* The zero page is what a read leaves where a protected page was
 	 * discarded. */
 	case WHICH_UNPROTECTED:
@@ -170,6 +173,9 @@ static int walk_by_words(int fd, struct range range, enum which which,
 			if (which == WHICH_UNPROTECTED &&
 			    words[i] & PM_WORD_UFFD_WP)
 				flags = 0;
+			if (which == WHICH_PROTECTED &&
+			    !(words[i] & PM_WORD_UFFD_WP))
+				flags = 0;
 			if (which == WHICH_OWN && words[i] & PM_WORD_FILE)
 				flags = 0;
 			if (flags == run_flags) {
@@ -208,6 +214,12 @@ int pagemap_walk_unprotected(int pagemap_fd, struct range range, pagemap_fn fn,
 			     void *data)
 {
 	return walk(pagemap_fd, range, WHICH_UNPROTECTED, fn, data);
+}
+
+int pagemap_walk_protected(int pagemap_fd, struct range range, pagemap_fn fn,
+			   void *data)
+{
+	return walk(pagemap_fd, range, WHICH_PROTECTED, fn, data);
 }
 
 int pagemap_walk_own(int pagemap_fd, struct range range, pagemap_fn fn,

@@ -41,3 +41,7 @@ int pagemap_walk_own(int pagemap_fd, struct range range, pagemap_fn fn,
 /* The same for the pages that userfaultfd does not write-protect. */
 int pagemap_walk_unprotected(int pagemap_fd, struct range range, pagemap_fn fn,
 			     void *data);
+
+/* The same for those that it does, mere markers and the zero page included. */
+int pagemap_walk_protected(int pagemap_fd, struct range range, pagemap_fn fn,
+			   void *data);

@@ -113,6 +113,21 @@ int uffd_try_unprotect(int uffd, struct range range)
 	return writeprotect(uffd, range, 0);
 }
 
+int uffd_wake(int uffd, struct range range)
+{
+	struct uffdio_range r = { .start = range.start,
+				  .len = range_len(range) };
+
+	return ioctl(uffd, UFFDIO_WAKE, &r) ? -errno : 0;
+}
+
+bool uffd_is_changing(int uffd)
+{
+	static const struct range none;
+
+	return writeprotect(uffd, none, 0) == -EAGAIN;
+}
+
 int uffd_read(int uffd, struct uffd_msg *msgs, size_t max)
 {
 	ssize_t n = read(uffd, msgs, max * sizeof(*msgs));

@@ -61,6 +61,19 @@ int uffd_unprotect(int uffd, struct range range);
 /* For that thread: does not wait, but returns -EAGAIN. */
 int uffd_try_unprotect(int uffd, struct range range);
 
+/*
+ * Wakes who waits in a range, and nothing else; they fault again if need be.
+ * Also where nothing is mapped any more.
+ */
+int uffd_wake(int uffd, struct range range);
+
+/*
+ * Whether the address space has changed in a way that is an event, and one of
+ * these is yet to be read. What was changed before the page tables were last
+ * walked is seen, for both take the lock of the mappings.
+ */
+bool uffd_is_changing(int uffd);
+
 /* How long to wait before another try. Yielding the processor is not enough:
  * who has to run may be of a lower priority. */
 void uffd_wait_for_change(void);

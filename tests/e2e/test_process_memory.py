@@ -81,6 +81,14 @@ def test_discards_alone_lose_nothing(start, judge, out):
     assert_sound(target)
 
 
+def test_moves_alone_lose_nothing(start, judge, out):
+    """What mremap moves about, flat out, is captured wherever it is."""
+    target = start("journal=1", "churn=move")
+    dump_in_a_row(target, judge, out, "--hold-unmaps=no", "--retries", "0",
+                  tolerant=False)  # fmt: skip
+    assert_sound(target)
+
+
 RESERVE = """
 import mmap, sys
 hole = mmap.mmap(-1, 4 << 30, flags=mmap.MAP_PRIVATE | 0x4000)  # NORESERVE

@@ -15,7 +15,7 @@
  *   - nobody sleeps for good: not when all is captured, not after an error, not
  *     while pages are discarded; and nothing is protected afterwards.
  *
- * The linker puts the functions below between the engine and region_copy(),
+ * The linker puts the functions below between the engine and capture_copy(),
  * uffd_[try_]unprotect() and interrupt_pending() (--wrap), so the test sees
  * each copy and release in order, and makes threads linger where it hurts most.
  *
@@ -290,10 +290,10 @@ int __real_uffd_unprotect(int uffd, struct range range);
 int __wrap_uffd_unprotect(int uffd, struct range range);
 int __real_uffd_try_unprotect(int uffd, struct range range);
 int __wrap_uffd_try_unprotect(int uffd, struct range range);
-int __real_region_copy(const struct region *region, pid_t pid,
-		       struct range range, struct slab *slab);
-int __wrap_region_copy(const struct region *region, pid_t pid,
-		       struct range range, struct slab *slab);
+int __real_capture_copy(struct capture *capture, struct region *region,
+			struct range range, struct filler *filler);
+int __wrap_capture_copy(struct capture *capture, struct region *region,
+			struct range range, struct filler *filler);
 
 bool __wrap_interrupt_pending(void)
 {
@@ -317,9 +317,10 @@ static void linger(const struct round *round)
 			sched_yield();
 }
 
-int __wrap_region_copy(const struct region *region, pid_t pid,
-		       struct range range, struct slab *slab)
+int __wrap_capture_copy(struct capture *capture, struct region *region,
+			struct range range, struct filler *filler)
 {
+	struct slab *slab = filler->slab;
 	struct round *round = atomic_load(&current);
 	struct part *part = &round->parts[region->number];
 	size_t segment = slab->n_segments;
@@ -331,8 +332,8 @@ int __wrap_region_copy(const struct region *region, pid_t pid,
 	    atomic_fetch_sub(&round->n_copies_left, 1) <= 0)
 		r = -EIO;
 	else
-		r = __real_region_copy(region, pid, range, slab);
-	if (r)
+		r = __real_capture_copy(capture, region, range, filler);
+	if (r && r != -EAGAIN)
 		atomic_store(&round->copy_failed, true);
 	for (; !r && segment < slab->n_segments; segment++) {
 		const struct segment *s = &slab->segments[segment];

@@ -36,6 +36,7 @@ struct churn {
 };
 
 #define N_PAGES_MAX 2048
+#define N_MOVED	    768
 
 extern char **environ;
 
@@ -183,6 +184,65 @@ static bool round_remap(struct churn *churn)
 	return whole & unmap(churn);
 }
 
+static void *move(void *from, uint64_t n_pages, int flags, void *to)
+{
+	void *at = mremap(from, n_pages * PAGE_LEN, n_pages * PAGE_LEN,
+			  MREMAP_MAYMOVE | flags, to);
+
+	if (at == MAP_FAILED)
+		victim_die("churn: mremap: %s", strerror(errno));
+	return at;
+}
+
+/* To an address of which nobody else knows. */
+static void *move_away(void *from, uint64_t n_pages)
+{
+	void *to = mmap(NULL, n_pages * PAGE_LEN, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (to == MAP_FAILED)
+		victim_die("churn: mmap: %s", strerror(errno));
+	return move(from, n_pages, MREMAP_FIXED, to);
+}
+
+/* All of it, or its middle to and fro. Nothing of it ever goes, and the hole in
+ * the middle stays mapped, so that no other thread is given it. */
+static void move_somehow(struct churn *churn)
+{
+	char *at = (char *)churn->at, *middle = at + N_MOVED / 3 * PAGE_LEN;
+
+	churn->state = CHURN_NONE;
+	switch (rand_r(&churn->seed) % 4) {
+	case 0:
+		move(move(middle, N_MOVED / 3, MREMAP_DONTUNMAP, NULL),
+		     N_MOVED / 3, MREMAP_FIXED, middle);
+		break;
+	case 1:
+		churn->at = move(at, N_MOVED, MREMAP_DONTUNMAP, NULL);
+		munmap(at, N_MOVED * PAGE_LEN);
+		break;
+	default:
+		churn->at = move_away(at, N_MOVED);
+	}
+	churn->state = CHURN_WHOLE;
+}
+
+static bool round_move(struct churn *churn)
+{
+	bool whole = true;
+
+	fill(churn, churn->at ? (void *)churn->at : map_fresh(N_MOVED),
+	     N_MOVED);
+	for (int i = 0; i < 64; i++)
+		move_somehow(churn);
+	whole &= is_whole(churn);
+	/* Written to where it is now, right after the last move. */
+	move_somehow(churn);
+	churn->state = CHURN_NONE;
+	memset((void *)churn->at, 0, N_MOVED * PAGE_LEN);
+	return whole;
+}
+
 static bool round_punch(struct churn *churn)
 {
 	int fd = memfd_create("victim-churn", MFD_CLOEXEC);
@@ -289,6 +349,8 @@ struct churn churns[] = {
 	{ "free", round_free },
 	{ "discard", round_discard },
 	{ "remap", round_remap },
+	{ "move", round_move },
+	{ "move2", round_move },
 	{ "punch", round_punch },
 	{ "protect", round_protect },
 	{ "threads", round_threads },
