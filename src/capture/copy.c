@@ -58,38 +58,70 @@ int range_list_add(struct range_list *list, struct range range)
 	return 0;
 }
 
-static int set_unsettled(struct space *space, struct region *region,
-			 const struct region_place *place)
+static int add_unsettled(struct space *space, struct piece piece)
 {
-	size_t max = space->n_unsettled + place->n;
+	size_t max = space->max_unsettled * 2 + 64;
 	struct piece *pieces;
 
-	if (max > space->max_unsettled) {
-		max = max * 2;
+	if (space->n_unsettled == space->max_unsettled) {
 		pieces = reallocarray(space->unsettled, max, sizeof(*pieces));
 		if (!pieces)
 			return -ENOMEM;
 		space->unsettled = pieces;
 		space->max_unsettled = max;
 	}
-	for (size_t i = 0; i < place->n; i++) {
-		const struct region_part *part = &place->part[i];
-
-		space->unsettled[space->n_unsettled++] = (struct piece){
-			{ part->addr, part->addr + range_len(part->range) },
-			region,
-			part->range.start,
-		};
-	}
+	space->unsettled[space->n_unsettled++] = piece;
 	return 0;
+}
+
+/* What was copied of a part. */
+static int set_unsettled(struct region *region, const struct region_part *part)
+{
+	uint64_t page = region_page(region, part->range.start), next;
+	uint64_t end = region_page(region, part->range.end);
+	uint64_t to_addr = part->addr - part->range.start;
+	int r = 0;
+
+	for (; !r; page = next) {
+		page = bitmap_find_set(&region->populated, page, end);
+		if (page >= end)
+			return 0;
+		next = bitmap_find_clear(&region->populated, page, end);
+		r = add_unsettled(
+			region->space,
+			(struct piece){
+				{ region_addr(region, page) + to_addr,
+				  region_addr(region, next) + to_addr },
+				region,
+				region_addr(region, page),
+			});
+	}
+	return r;
 }
 
 int copy_settle(struct space *space)
 {
 	space->n_unsettled = 0;
+	space->passed.n = 0;
 	return space->owed.n
 		       ? move_mapped_twice(space, space->owed.ranges[0].start)
 		       : 0;
+}
+
+/* Whether other memory has come to some of the place. */
+static bool is_passed(const struct space *space,
+		      const struct region_place *place)
+{
+	for (size_t i = 0; i < space->passed.n; i++)
+		for (size_t k = 0; k < place->n; k++) {
+			const struct range *passed = &space->passed.ranges[i];
+			const struct region_part *part = &place->part[k];
+
+			if (part->addr < passed->end &&
+			    part->addr + range_len(part->range) > passed->start)
+				return true;
+		}
+	return false;
 }
 
 /* What to make of a copy that ended with `r`. */
@@ -105,11 +137,13 @@ static int judge(struct region *region, const struct region_place *place,
 
 		return r ? r : settled;
 	}
-	if (r == -ENOENT || r == -ESTALE)
+	if (r == -ENOENT || r == -ESTALE || is_passed(space, place))
 		return -EAGAIN;
-	return r || is_read_from_file(region)
-		       ? r
-		       : set_unsettled(space, region, place);
+	if (is_read_from_file(region))
+		return r;
+	for (size_t i = 0; !r && i < place->n; i++)
+		r = set_unsettled(region, &place->part[i]);
+	return r;
 }
 
 static int copy_once(struct capture *capture, struct region *region,

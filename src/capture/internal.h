@@ -59,8 +59,9 @@ struct space {
 	size_t n_pieces, max_pieces;
 	struct piece *unsettled; /* copies, which a move may prove wrong */
 	size_t n_unsettled, max_unsettled;
-	struct range_list owed; /* moves of shared memory: move.c */
-	bool is_over;		/* it has exited, and all of it is captured */
+	struct range_list owed;	  /* moves of shared memory: move.c */
+	struct range_list passed; /* where what is captured came to */
+	bool is_over;		  /* it has exited, and all of it is captured */
 };
 
 /* A write fault between being read and being served. */

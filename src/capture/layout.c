@@ -355,6 +355,7 @@ void layout_deinit(struct capture *capture)
 		free(capture->spaces[i]->pieces);
 		free(capture->spaces[i]->unsettled);
 		range_list_deinit(&capture->spaces[i]->owed);
+		range_list_deinit(&capture->spaces[i]->passed);
 		free(capture->spaces[i]);
 	}
 	free(capture->spaces);

@@ -17,10 +17,10 @@
  *
  * Events of one thread come in order. Those of two may not: the second one may
  * have moved memory to where the first had moved it from, and be in line
- * before it. Whoever finds the place of a move taken cannot tell what became of
- * that, and gives up. And a place that was left is unmapped, of which there is
- * an event, too, maybe late: what it seems to hit is looked up in the page
- * tables.
+ * before it. Where the place of a move is taken it cannot be told what moved
+ * where, unless what moves is captured. And a place that was left is unmapped,
+ * of which there is an event, too, maybe late: what it seems to hit is looked
+ * up in the page tables.
  *
  * Shared memory that is mapped a second time (an old length of 0, or
  * MREMAP_DONTUNMAP) can be changed unseen through what is not protected. Its
@@ -183,19 +183,38 @@ static bool spoils_copies(const struct space *space, struct range from,
 	return false;
 }
 
-/* Shared memory is owed the end of its old mapping. */
-static int owe(struct space *space, struct range from)
+/* Whether some of `range` is yet to be captured, where it is or where else it
+ * is mapped; with `shared`, of shared memory. */
+static bool has_left(const struct space *space, struct range range, bool shared)
 {
-	uint64_t at = from.start, ignored;
+	uint64_t at = range.start, ignored;
 	struct region *region;
 	struct range hit;
 
-	while ((region = space_next(space, &at, from.end, &hit)))
-		if (region->desc.shared &&
+	while ((region = space_next(space, &at, range.end, &hit)))
+		if ((region->desc.shared || !shared) &&
 		    (move_find_lost(region, hit, &ignored) ||
 		     alias_is_left(region, hit, false)))
-			return range_list_add(&space->owed, from);
-	return 0;
+			return true;
+	return false;
+}
+
+/* What moves there is captured. Of what is there nothing is copied until all
+ * that has changed is known: it has left. */
+static int pass_over(struct space *space, struct range from,
+		     struct range target)
+{
+	int r = range_list_add(&space->passed, target);
+
+	return r ? r : space_forget(space, from);
+}
+
+static int cannot_tell(const struct space *space, uint64_t to)
+{
+	log_error(
+		"pid %d: several threads moved memory (mremap), some of it to %#llx, before it was captured: which came first cannot be told; the snapshot is discarded",
+		space->desc.pid, (unsigned long long)to);
+	return RESULT_INCONSISTENT;
 }
 
 int move_follow(struct capture *capture, struct space *space, struct range from,
@@ -212,12 +231,14 @@ int move_follow(struct capture *capture, struct space *space, struct range from,
 			       : 0;
 	if (!capture->config.markers)
 		return move_unmap(capture, space, from);
-	if (is_taken(space, target) || spoils_copies(space, from, to)) {
-		log_error(
-			"pid %d: memory was moved to %#llx (mremap), where other memory had been captured or was yet to be, by several threads: which came first cannot be told; the snapshot is discarded",
-			space->desc.pid, (unsigned long long)to);
-		return RESULT_INCONSISTENT;
-	}
-	r = owe(space, from);
+	if (spoils_copies(space, from, to))
+		return cannot_tell(space, to);
+	if (is_taken(space, target))
+		return has_left(space, from, false)
+			       ? cannot_tell(space, to)
+			       : pass_over(space, from, target);
+	/* Shared memory is owed the end of its old mapping. */
+	r = has_left(space, from, true) ? range_list_add(&space->owed, from)
+					: 0;
 	return r ? r : space_move(space, from, to);
 }

@@ -193,7 +193,8 @@ static struct range find_loss(uint64_t nr, const uint64_t *args)
 	case SYS_mmap:
 		return args[3] & MAP_FIXED ? from_to(args[0], args[1]) : none;
 	case SYS_mremap:
-		if (args[3] & MREMAP_FIXED)
+		/* Of where it goes to, or where else the file is mapped. */
+		if (args[3] & MREMAP_FIXED || !args[1])
 			return all;
 		if (args[3] & MREMAP_MAYMOVE || args[2] < args[1])
 			return from_to(args[0], args[1]);
