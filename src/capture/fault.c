@@ -185,7 +185,8 @@ static bool has_shared_left(const struct capture *capture,
 		uint64_t ignored;
 
 		if (region->space == space && region->desc.shared &&
-		    move_find_lost(region, region->desc.range, &ignored))
+		    (region->desc.guard ||
+		     move_find_lost(region, region->desc.range, &ignored)))
 			return true;
 	}
 	return false;

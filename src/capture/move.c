@@ -183,6 +183,27 @@ static bool spoils_copies(const struct space *space, struct range from,
 	return false;
 }
 
+/* What only guards pages of others is not followed. */
+static bool has_guard(const struct space *space, struct range range)
+{
+	uint64_t at = range.start;
+	struct region *region;
+	struct range hit;
+
+	while ((region = space_next(space, &at, range.end, &hit)))
+		if (region->desc.guard)
+			return true;
+	return false;
+}
+
+static int guard_moved(const struct space *space, uint64_t addr)
+{
+	log_error(
+		"pid %d: the memory that it shares, at %#llx, was moved (mremap) before all was captured; the snapshot is discarded",
+		space->desc.pid, (unsigned long long)addr);
+	return RESULT_INCONSISTENT;
+}
+
 /* Whether some of `range` is yet to be captured, where it is or where else it
  * is mapped; with `shared`, of shared memory. */
 static bool has_left(const struct space *space, struct range range, bool shared)
@@ -229,6 +250,8 @@ int move_follow(struct capture *capture, struct space *space, struct range from,
 		return is_left_of_file(space, from.start)
 			       ? move_mapped_twice(space, from.start)
 			       : 0;
+	if (has_guard(space, from))
+		return guard_moved(space, from.start);
 	if (!capture->config.markers)
 		return move_unmap(capture, space, from);
 	if (spoils_copies(space, from, to))

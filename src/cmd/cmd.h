@@ -84,6 +84,9 @@ int require_stdout(const struct verb *verb,
 /* A path or name need not be UTF-8, JSON must: "?" then; null for NULL. */
 json_t *text_to_json(const char *text);
 
+/* A list of such texts. */
+json_t *texts_to_json(char *const *texts, size_t n);
+
 /* Prints and frees. 0, or -EIO when stdout does not take it. */
 int print_json(json_t *object);
 

@@ -12,6 +12,7 @@
 #include "cmd/dump_parse.h"
 #include "cmd/progress.h"
 #include "flow/dump.h"
+#include "sys/pidlist.h"
 
 #define RETRIES	    2u
 #define RETRIES_MAX 100u
@@ -41,6 +42,8 @@ enum {
 	OPT_RETRIES,
 	OPT_HOLD_UNMAPS,
 	OPT_MAX_PAUSE,
+	OPT_WRITERS,
+	OPT_UNSAFE,
 	OPT_PROGRESS,
 	OPT_NO_IO_URING,
 	OPT_NO_DIRECT,
@@ -65,6 +68,8 @@ static const struct option long_options[] = {
 	{ "retries", required_argument, NULL, OPT_RETRIES },
 	{ "hold-unmaps", required_argument, NULL, OPT_HOLD_UNMAPS },
 	{ "max-pause", required_argument, NULL, OPT_MAX_PAUSE },
+	{ "writers", required_argument, NULL, OPT_WRITERS },
+	{ "unsafe", no_argument, NULL, OPT_UNSAFE },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
 	{ "no-io-uring", no_argument, NULL, OPT_NO_IO_URING },
 	{ "no-direct", no_argument, NULL, OPT_NO_DIRECT },
@@ -110,6 +115,60 @@ static void print_summary(const struct dump_options *options,
 	stats_print(to, stats);
 }
 
+static int print_report(const struct dump_options *options,
+			const struct common_options *common,
+			const struct dump_report *report)
+{
+	json_t *object;
+
+	if (!common->json) {
+		if (!common->quiet)
+			print_summary(options, &report->stats);
+		return 0;
+	}
+	object = stats_to_json(&report->stats);
+	json_object_set_new(object, "kind",
+			    json_string(report->kind == IMAGE_KIND_QEMU
+						? "qemu"
+						: "process"));
+	json_object_set_new(object, "complete", json_true());
+	json_object_set_new(
+		object, "unsafe",
+		texts_to_json(report->unsafe.items, report->unsafe.n_items));
+	return print_json(object);
+}
+
+static int dump(struct dump_options *options,
+		const struct common_options *common, struct progress *progress,
+		unsigned max_pause_ms)
+{
+	struct dump_report report;
+	int r;
+
+	if (progress_wanted(progress, common->quiet)) {
+		options->progress = progress_show;
+		options->progress_opaque = progress;
+	}
+	options->max_pause_ns = (uint64_t)max_pause_ms * 1000000;
+	r = flow_dump(options, &report);
+	progress_end(progress);
+	if (!r)
+		r = print_report(options, common, &report);
+	dump_report_deinit(&report);
+	return r;
+}
+
+/* Each once. */
+static int add_pid(struct pid_list *pids, const char *text)
+{
+	pid_t pid;
+	int r = parse_pid(text, &pid);
+
+	if (r || pid_is_in(pid, pids->pids, pids->n))
+		return r;
+	return pid_list_append(pids, pid);
+}
+
 static int run(int argc, char **argv)
 {
 	struct progress progress = {};
@@ -118,16 +177,15 @@ static int run(int argc, char **argv)
 		.retries = RETRIES,
 	};
 	unsigned max_pause_ms = MAX_PAUSE_MS;
-	enum image_kind kind;
 	struct common_options common = {};
-	struct image_stats stats;
+	struct pid_list pids = {};
 	int option, r = 0;
 
 	while (!r && (option = getopt_long(argc, argv, ":", long_options,
 					   NULL)) != -1) {
 		switch (option) {
 		case OPT_PID:
-			r = parse_pid(optarg, &options.pid);
+			r = add_pid(&pids, optarg);
 			break;
 		case OPT_OUT:
 			options.out = optarg;
@@ -183,6 +241,12 @@ static int run(int argc, char **argv)
 			r = dump_parse_number("--max-pause", optarg, 1,
 					      MAX_PAUSE_MAX_MS, &max_pause_ms);
 			break;
+		case OPT_WRITERS:
+			r = dump_parse_writers(optarg, &options.writers);
+			break;
+		case OPT_UNSAFE:
+			options.unsafe = true;
+			break;
 		case OPT_PROGRESS:
 			r = progress_parse(&progress, optarg);
 			break;
@@ -196,35 +260,19 @@ static int run(int argc, char **argv)
 			r = common_option(&common, option, &cmd_dump, argv);
 		}
 	}
+	if (pids.n) {
+		options.pid = pids.pids[0];
+		options.also = pids.pids + 1;
+		options.n_also = pids.n - 1;
+	}
 	if (!r)
 		r = require_arguments(&cmd_dump, argc, 0, "");
 	if (!r)
 		r = check_options(&options, &common);
-	if (r)
-		return r;
-
-	if (progress_wanted(&progress, common.quiet)) {
-		options.progress = progress_show;
-		options.progress_opaque = &progress;
-	}
-	options.max_pause_ns = (uint64_t)max_pause_ms * 1000000;
-	r = flow_dump(&options, &kind, &stats);
-	progress_end(&progress);
-	if (r)
-		return r;
-	if (common.json) {
-		json_t *object = stats_to_json(&stats);
-
-		json_object_set_new(object, "kind",
-				    json_string(kind == IMAGE_KIND_QEMU
-							? "qemu"
-							: "process"));
-		json_object_set_new(object, "complete", json_true());
-		return print_json(object);
-	}
-	if (!common.quiet)
-		print_summary(&options, &stats);
-	return 0;
+	if (!r)
+		r = dump(&options, &common, &progress, max_pause_ms);
+	free(pids.pids);
+	return r;
 }
 
 const struct verb cmd_dump = {
@@ -238,9 +286,13 @@ const struct verb cmd_dump = {
 		"registers of all threads of any other program, as they are at one instant,\n"
 		"while it runs on, and writes them to DIR or F, which must not exist.\n"
 		"\n"
-		"  --pid N          the process\n"
+		"  --pid N          the process; more than once: of a VM, who else writes to its\n"
+		"                   RAM; else, dumped at the same instant, as by --tree\n"
 		"  --out DIR        the image directory to make\n"
 		"  --as KIND        qemu or process, instead of telling by the program\n"
+		"  --writers HOW    other processes that may write to the memory: refuse (the\n"
+		"                   default of a VM), or auto: hold back what they write, too\n"
+		"  --unsafe         dump although something may write unseen; the image says so\n"
 		"  --buffer SIZE    memory for pages on their way to the disk or reader, at\n"
 		"                   least 16M (default: a quarter of what is available)\n"
 		"  --granule SIZE   what one write fault captures where memory is not in\n"

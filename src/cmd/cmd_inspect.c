@@ -135,6 +135,9 @@ static int print_as_json(const struct image *image)
 	json_object_set_new(
 		object, "frozen",
 		json_string(format_time(frozen, inventory->frozen_unix_ns)));
+	json_object_set_new(
+		object, "unsafe",
+		texts_to_json(inventory->unsafe, inventory->n_unsafe));
 	json_object_set_new(object, "regions", regions_to_json(image));
 	json_object_set_new(object, "fault_histogram",
 			    histogram_to_json(&image->stats.faults));
@@ -203,6 +206,8 @@ static void print_as_text(const struct image *image)
 	printf("taken      %s of pid %d on %s\n",
 	       format_time(text, inventory->frozen_unix_ns), inventory->pid,
 	       inventory->host ? inventory->host : "?");
+	for (size_t i = 0; i < inventory->n_unsafe; i++)
+		printf("UNSAFE     %s\n", inventory->unsafe[i]);
 	if (inventory->kind == IMAGE_KIND_QEMU)
 		printf("machine    %s, QEMU %s, was %s\n",
 		       image->machine.machine_class,

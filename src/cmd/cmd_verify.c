@@ -35,10 +35,15 @@ static int run(int argc, char **argv)
 		return r;
 	if (common.json)
 		return print_json(
-			json_pack("{s:b, s:I}", "ok", 1, "data_pages",
-				  (json_int_t)image->stats.pages_data));
-	if (!common.quiet)
-		printf("%s: whole, every checksum is right\n", dir);
+			json_pack("{s:b, s:I, s:o}", "ok", 1, "data_pages",
+				  (json_int_t)image->stats.pages_data, "unsafe",
+				  texts_to_json(image->inventory.unsafe,
+						image->inventory.n_unsafe)));
+	if (common.quiet)
+		return 0;
+	printf("%s: whole, every checksum is right\n", dir);
+	for (size_t i = 0; i < image->inventory.n_unsafe; i++)
+		printf("UNSAFE     %s\n", image->inventory.unsafe[i]);
 	return 0;
 }
 

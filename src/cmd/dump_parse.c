@@ -120,6 +120,20 @@ int dump_parse_hold(const char *text, enum dump_hold *hold)
 	return 0;
 }
 
+int dump_parse_writers(const char *text, enum dump_writers *writers)
+{
+	if (!strcmp(text, "auto")) {
+		*writers = DUMP_WRITERS_AUTO;
+	} else if (!strcmp(text, "refuse")) {
+		*writers = DUMP_WRITERS_REFUSE;
+	} else {
+		log_error("dump: --writers %s: is neither refuse nor auto",
+			  text);
+		return RESULT_USAGE;
+	}
+	return 0;
+}
+
 int dump_parse_freeze(const char *text, bool *by_cgroup)
 {
 	*by_cgroup = !strcmp(text, "cgroup");

@@ -9,6 +9,7 @@ int dump_parse_format(const char *text, enum dump_format *format);
 int dump_parse_kind(const char *text, enum dump_kind *kind);
 int dump_parse_hold(const char *text, enum dump_hold *hold);
 int dump_parse_freeze(const char *text, bool *by_cgroup);
+int dump_parse_writers(const char *text, enum dump_writers *writers);
 int dump_parse_granule(const char *text, uint64_t *bytes);
 int dump_parse_rate(const char *text, uint64_t *rate);
 int dump_parse_disks(const char *text, struct storage_options *storage);

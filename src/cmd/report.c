@@ -12,6 +12,15 @@ json_t *text_to_json(const char *text)
 	return text ? json_string(text) ?: json_string("?") : json_null();
 }
 
+json_t *texts_to_json(char *const *texts, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, text_to_json(texts[i]));
+	return list;
+}
+
 int print_json(json_t *object)
 {
 	int r = object ? json_dumpf(object, stdout,

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "flow/check_process.h"
 #include "flow/connect.h"
+#include "flow/vm_writers.h"
 #include "sys/caps.h"
 #include "target/target.h"
 
@@ -45,6 +46,36 @@ static void check_host(struct check_report *report)
 	}
 }
 
+static int add_all(const struct vm_strings *from, const char *way_out,
+		   struct vm_strings *to)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < from->n_items; i++)
+		r = vm_strings_add(to, "%s%s", from->items[i], way_out);
+	return r;
+}
+
+static int list_writers(struct check_report *report,
+			const struct target *target, struct qmp *qmp)
+{
+	static const struct writers_policy nobody;
+	_cleanup_vm_writers_found_ struct vm_writers_found found = {};
+	_cleanup_writers_ struct writers writers = {};
+	int r = vm_writers_find(&found, &writers, &nobody, target, qmp,
+				&report->ram);
+
+	if (!r)
+		r = add_all(&found.dma, "", &report->obstacles);
+	if (!r)
+		r = add_all(&found.backends, "", &report->obstacles);
+	if (!r)
+		r = add_all(&found.others,
+			    " (dump --writers auto holds it back)",
+			    &report->obstacles);
+	return r;
+}
+
 static int check_vm(struct check_report *report, const struct target *target,
 		    struct qmp *qmp)
 {
@@ -62,9 +93,7 @@ static int check_vm(struct check_report *report, const struct target *target,
 	if (!r)
 		r = vm_list_blockers(qmp, &report->obstacles);
 	if (!r)
-		r = vm_list_outside_writers(qmp, target->pid, &report->ram.maps,
-					    &report->ram.blocks,
-					    &report->obstacles);
+		r = list_writers(report, target, qmp);
 	if (!r)
 		r = vm_check_state(&report->vm);
 	return r;

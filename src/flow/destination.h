@@ -23,6 +23,7 @@
 #include "image/image.h"
 #include "image/writer.h"
 #include "qemu/devstate.h"
+#include "qemu/vm.h"
 #include "target/target.h"
 
 /* What there is to say of a snapshot beside its pages. */
@@ -31,6 +32,7 @@ struct snapshot {
 	const struct ram *ram;
 	const struct image_machine *machine;
 	const struct devstate *devices; /* filled when it comes to finish */
+	const struct vm_strings *unsafe;
 	uint64_t started_ns;
 	uint64_t started_unix_ns;
 	uint64_t frozen_unix_ns;

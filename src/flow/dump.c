@@ -44,6 +44,9 @@ static int check_format(const struct dump_options *options,
 		what = "--all: is for processes that are not QEMU";
 	else if (kind == IMAGE_KIND_QEMU && options->by_cgroup)
 		what = "--freeze cgroup: is for processes that are not QEMU";
+	else if (kind == IMAGE_KIND_PROCESS && options->n_also &&
+		 options->format != DUMP_IMAGE)
+		what = "--pid, more than one: makes images, one for each process";
 	else if (kind == IMAGE_KIND_PROCESS && options->format == DUMP_QEMU)
 		what = "--format qemu: is of a QEMU, which this is not";
 	else if (kind == IMAGE_KIND_PROCESS &&
@@ -55,20 +58,32 @@ static int check_format(const struct dump_options *options,
 	return RESULT_USAGE;
 }
 
-int flow_dump(const struct dump_options *options, enum image_kind *kind,
-	      struct image_stats *stats)
+bool dump_makes_many(const struct dump_options *options)
+{
+	return options->tree || options->n_also;
+}
+
+int flow_dump(const struct dump_options *options, struct dump_report *report)
 {
 	int r;
 
-	*kind = dump_choose_kind(options->pid, options->kind, options->qmp);
-	r = check_format(options, *kind);
+	*report = (struct dump_report){
+		.kind = dump_choose_kind(options->pid, options->kind,
+					 options->qmp),
+	};
+	r = check_format(options, report->kind);
 	if (r)
 		return r;
-	r = *kind == IMAGE_KIND_QEMU ? dump_vm(options, stats)
-				     : dump_process(options, stats);
+	r = report->kind == IMAGE_KIND_QEMU ? dump_vm(options, report)
+					    : dump_process(options, report);
 	if (r == -EINTR)
 		log_error(
 			"pid %d: interrupted; the target runs on, nothing was kept",
 			options->pid);
 	return r;
+}
+
+void dump_report_deinit(struct dump_report *report)
+{
+	vm_strings_deinit(&report->unsafe);
 }

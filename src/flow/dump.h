@@ -5,6 +5,7 @@
  * The main job: a consistent snapshot of a running VM or process.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -12,6 +13,7 @@
 #include "flow/storage.h"
 #include "image/image.h"
 #include "image/writer.h"
+#include "qemu/vm.h"
 
 enum dump_format {
 	DUMP_IMAGE, /* a directory */
@@ -32,8 +34,21 @@ enum dump_hold {
 	DUMP_HOLD_NO,
 };
 
+/* What is done about other processes that may write to the memory. */
+enum dump_writers {
+	DUMP_WRITERS_DEFAULT, /* a VM is refused, of processes it is said */
+	DUMP_WRITERS_REFUSE,
+	DUMP_WRITERS_AUTO, /* they are covered */
+};
+
 struct dump_options {
 	pid_t pid;
+	/* Of a VM: who writes to its RAM, too, and is to be covered. Else:
+	 * further processes to dump, at the same instant. */
+	const pid_t *also; /* n_also */
+	size_t n_also;
+	enum dump_writers writers;
+	bool unsafe; /* goes on where something may write unseen */
 	enum dump_kind kind;
 	enum dump_format format;
 	const char *out;	/* what to make; "-": stdout (not DUMP_IMAGE) */
@@ -53,6 +68,18 @@ struct dump_options {
 	void *progress_opaque;
 };
 
+/* How it went. */
+struct dump_report {
+	enum image_kind kind; /* what the target was taken for */
+	struct image_stats stats;
+	struct vm_strings unsafe; /* what may have written unseen */
+};
+
+void dump_report_deinit(struct dump_report *report);
+
+/* Whether it makes several images, each named by its pid. */
+bool dump_makes_many(const struct dump_options *options);
+
 /* What the target is to be taken for. */
 enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
 				 const char *qmp_path);
@@ -61,8 +88,7 @@ enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
  * Dumps. Returns 0 when the snapshot is there and whole; else RESULT_* or
  * -errno, after one error line, with nothing left on disk or in the target.
  * Only overlays that the VM went over to stay in use, and a line for each says
- * so. Nothing is written to stdout before the instant. `kind` is what the
- * target was taken for.
+ * so. Nothing is written to stdout before the instant. The caller deinits the
+ * report in every case.
  */
-int flow_dump(const struct dump_options *options, enum image_kind *kind,
-	      struct image_stats *stats);
+int flow_dump(const struct dump_options *options, struct dump_report *report);

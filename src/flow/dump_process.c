@@ -14,13 +14,15 @@
 #include "flow/process_images.h"
 #include "flow/setup.h"
 #include "flow/subject.h"
+#include "flow/unsafe.h"
+#include "flow/writers.h"
 #include "sys/caps.h"
+#include "sys/pidlist.h"
 #include "sys/procstat.h"
 #include "sys/proctree.h"
 #include "sys/rlimit.h"
 #include "sys/sched.h"
 #include "sys/uffd.h"
-#include "target/sharers.h"
 
 #define GRANULE_DEFAULT (256 * KIB)
 
@@ -30,6 +32,9 @@ struct attempt {
 	bool hold;    /* calls that take memory away */
 	bool is_last; /* there will be no other */
 	struct image_stats *stats;
+	struct vm_strings *unsafe; /* what is accepted */
+	struct writers writers;	   /* that are no subjects */
+	bool watch;		   /* that nobody else comes */
 	struct subject *subjects;
 	size_t n_subjects;
 	struct mapped_files files;
@@ -52,32 +57,53 @@ static void attempt_deinit(struct attempt *a)
 	for (size_t i = 0; i < a->n_subjects; i++)
 		subject_close(&a->subjects[i]);
 	free(a->subjects);
+	writers_deinit(&a->writers);
 	mapped_files_deinit(&a->files);
 }
 
 #define _cleanup_attempt_ _cleanup_(attempt_deinit)
 
+/* A process, or it and its descendants. */
+static int list_root(const struct dump_options *options, pid_t root,
+		     struct pid_list *list)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n;
+	int r;
+
+	if (!options->tree)
+		return pid_list_append(list, root);
+	r = proctree_list(root, &pids, &n);
+	if (r == -ESRCH) {
+		log_error("pid %d: no such process", root);
+		return RESULT_UNSUPPORTED;
+	}
+	if (r)
+		return log_errno(r, "pid %d: its descendants: %m", root);
+	for (size_t i = 0; !r && i < n; i++)
+		if (!pid_is_in(pids[i], list->pids, list->n))
+			r = pid_list_append(list, pids[i]);
+	return r;
+}
+
 static int list_processes(const struct dump_options *options, pid_t **pids,
 			  size_t *n)
 {
-	int r;
+	struct pid_list list = {};
+	int r = list_root(options, options->pid, &list);
 
-	if (options->tree) {
-		r = proctree_list(options->pid, pids, n);
-		if (r == -ESRCH) {
-			log_error("pid %d: no such process", options->pid);
-			return RESULT_UNSUPPORTED;
-		}
-		return r ? log_errno(r, "pid %d: its descendants: %m",
-				     options->pid)
-			 : 0;
-	}
-	*pids = malloc(sizeof(**pids));
-	if (!*pids)
-		return -ENOMEM;
-	**pids = options->pid;
-	*n = 1;
-	return 0;
+	for (size_t i = 0; !r && i < options->n_also; i++)
+		if (!pid_is_in(options->also[i], list.pids, list.n))
+			r = list_root(options, options->also[i], &list);
+	*pids = list.pids;
+	*n = list.n;
+	return r;
+}
+
+static bool is_root(const struct dump_options *options, pid_t pid)
+{
+	return pid == options->pid ||
+	       pid_is_in(pid, options->also, options->n_also);
 }
 
 static bool is_subject(const struct attempt *a, pid_t pid)
@@ -105,8 +131,9 @@ static int open_subjects(struct attempt *a)
 
 		r = subject_open(s, pids[i], a->options->all, &a->files);
 		/* A child that has ended by now, or whose pid is another's. */
-		if (i && ((r && !procstat_is_alive(pids[i])) ||
-			  (!r && !is_subject(a, s->process.ppid)))) {
+		if (!is_root(a->options, pids[i]) &&
+		    ((r && !procstat_is_alive(pids[i])) ||
+		     (!r && !is_subject(a, s->process.ppid)))) {
 			subject_close(s);
 			r = 0;
 			continue;
@@ -134,41 +161,80 @@ static int check_tree(const struct attempt *a)
 	return r;
 }
 
-static int warn_of_sharer(void *opaque, pid_t pid, const char *name,
-			  const struct proc_map *map)
+/* The memory that others could have mapped, too, and whether that can be held
+ * back: what is read from its file later cannot. */
+static int list_files(struct attempt *a, struct writers *writers, bool held)
 {
-	size_t *n_sharers = opaque;
+	int r = 0;
 
-	if ((*n_sharers)++)
-		return 0;
-	log_warning(
-		"pid %d (%s) has %s mapped as well: what it writes there is not held back; --tree covers descendants",
-		pid, name, map->path);
-	return 0;
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = subject_list_files(&a->subjects[i], writers, held);
+	return r;
 }
 
-/* Others may write to what these processes share with them. */
-static int look_for_sharers(const struct attempt *a)
+static int judge(const struct attempt *a, const struct vm_strings *reasons,
+		 bool refuse)
 {
-	_cleanup_free_ const struct proc_map **maps = NULL;
-	_cleanup_free_ pid_t *pids = calloc(a->n_subjects, sizeof(*pids));
-	size_t n = 0, n_all = 0, n_sharers = 0;
+	pid_t pid = a->options->pid;
+
+	if (refuse && !a->options->unsafe)
+		return unsafe_refuse(
+			pid, reasons,
+			"--writers auto holds them back as well, --pid and --tree dump them as well, --unsafe goes on without");
+	return unsafe_accept(pid, reasons, a->unsafe);
+}
+
+/* What may be written to, and who has not to be told of it. */
+static int look_at_files(struct attempt *a, const pid_t *pids)
+{
+	const struct writers_policy nobody = {};
+	_cleanup_vm_strings_ struct vm_strings others = {}, ignored = {};
+	_cleanup_writers_ struct writers files = {};
+	int r = list_files(a, &files, false);
+
+	if (!r)
+		r = writers_open(&files, &nobody, pids, a->n_subjects, &others,
+				 &ignored);
+	return r ? r
+		 : judge(a, &others,
+			 a->options->writers == DUMP_WRITERS_REFUSE);
+}
+
+/*
+ * Others may write to what these processes share with them. That is so of every
+ * program with a window, and of many that log; and a core of such a program is
+ * of use also where a shared buffer is torn. So by default it is only said.
+ */
+static int look_for_sharers(struct attempt *a)
+{
+	const struct writers_policy policy = { .all = a->options->writers ==
+						      DUMP_WRITERS_AUTO };
+	bool refuse = a->options->writers != DUMP_WRITERS_DEFAULT;
+	_cleanup_free_ pid_t *pids = calloc(a->n_subjects + 1, sizeof(*pids));
+	_cleanup_vm_strings_ struct vm_strings others = {}, dma = {};
 	int r;
 
-	for (size_t i = 0; i < a->n_subjects; i++)
-		n_all += a->subjects[i].layout.maps.n_maps;
-	maps = calloc(n_all + 1, sizeof(*maps));
-	if (!maps || !pids)
+	if (!pids)
 		return -ENOMEM;
-	for (size_t i = 0; i < a->n_subjects; i++) {
+	a->watch = refuse && !a->options->unsafe;
+	for (size_t i = 0; i < a->n_subjects; i++)
 		pids[i] = a->subjects[i].target.pid;
-		n += subject_list_shared(&a->subjects[i], maps + n);
-	}
-	r = sharers_walk(maps, n, pids, a->n_subjects, warn_of_sharer,
-			 &n_sharers);
-	if (n_sharers > 1)
-		log_warning("so have %zu processes more", n_sharers - 1);
-	return r ? log_errno(r, "looking for who shares memory: %m") : 0;
+	r = list_files(a, &a->writers, true);
+	for (size_t i = 0; !r && i < a->n_subjects; i++)
+		r = writers_list_dma(&a->subjects[i].target, &dma);
+	if (!r)
+		r = writers_open(&a->writers, &policy, pids, a->n_subjects,
+				 &others, &dma);
+	if (!r)
+		r = judge(a, &others, refuse);
+	if (!r)
+		r = judge(a, &dma, false);
+	return r ? r : look_at_files(a, pids);
+}
+
+static int watch_writers(const struct attempt *a)
+{
+	return a->watch ? writers_look(&a->writers) : 0;
 }
 
 static int make_capture(struct attempt *a)
@@ -216,7 +282,7 @@ static int start_tracer(struct attempt *a)
 
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_add_to_tracer(&a->subjects[i], a->tracer);
-	return r;
+	return r ? r : writers_add_to_tracer(&a->writers, a->tracer);
 }
 
 static int prepare_cgroup(struct attempt *a)
@@ -253,6 +319,8 @@ static int infect(struct attempt *a)
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_infect(&a->subjects[i], a->capture, a->features);
 	if (!r)
+		r = writers_infect(&a->writers, a->capture, a->features);
+	if (!r)
 		r = drop_capabilities(a);
 	return r ? r : start_tracer(a);
 }
@@ -270,6 +338,8 @@ static int register_mappings(struct attempt *a)
 	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_cover(&a->subjects[i], a->capture);
+	if (!r)
+		r = writers_arm(&a->writers, a->capture, true);
 	thawed = tracer_thaw(a->tracer);
 	a->stats->pause_ns = now_ns() - since_ns;
 	sched_restore(&before);
@@ -287,7 +357,9 @@ static int arm(struct attempt *a)
 		r = capture_arm(a->capture);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_prepare(&a->subjects[i]);
-	return r ? r : capture_settle(a->capture);
+	if (!r)
+		r = capture_settle(a->capture);
+	return r ? r : watch_writers(a);
 }
 
 static int took_too_long(const struct attempt *a)
@@ -307,6 +379,11 @@ static int take_all(struct attempt *a)
 
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_take(&a->subjects[i], a->capture);
+	/* What was mapped since the first look as well. */
+	if (!r)
+		r = list_files(a, &a->writers, true);
+	if (!r)
+		r = writers_take(&a->writers);
 	return r ? r : capture_rearm(a->capture);
 }
 
@@ -351,6 +428,8 @@ static int finish(struct attempt *a)
 	struct image_inventory inventory = {
 		.started_unix_ns = a->started_unix_ns,
 		.frozen_unix_ns = a->frozen_unix_ns,
+		.unsafe = a->unsafe->items,
+		.n_unsafe = a->unsafe->n_items,
 	};
 	int r = 0;
 
@@ -371,13 +450,15 @@ static int finish(struct attempt *a)
 }
 
 static int dump_once(const struct dump_options *options, bool hold,
-		     bool is_last, struct image_stats *stats)
+		     bool is_last, struct dump_report *report)
 {
+	struct image_stats *stats = &report->stats;
 	_cleanup_attempt_ struct attempt a = {
 		.options = options,
 		.hold = hold,
 		.is_last = is_last,
 		.stats = stats,
+		.unsafe = &report->unsafe,
 		.cgroup = CGROUP_FREEZE_INIT,
 		.images = PROCESS_IMAGES_INIT,
 		.started_ns = now_ns(),
@@ -387,6 +468,7 @@ static int dump_once(const struct dump_options *options, bool hold,
 	int r;
 
 	*stats = (struct image_stats){};
+	vm_strings_deinit(&report->unsafe);
 	r = open_subjects(&a);
 	if (!r)
 		r = look_for_sharers(&a);
@@ -408,11 +490,22 @@ static int dump_once(const struct dump_options *options, bool hold,
 	tracer_let_go(a.tracer);
 	stats->captured_ns = now_ns() - thawed_ns;
 	if (!r)
+		r = watch_writers(&a);
+	if (!r)
 		r = capture_drain(a.capture);
 	return r ? r : finish(&a);
 }
 
-int dump_process(const struct dump_options *options, struct image_stats *stats)
+static bool roots_are_alive(const struct dump_options *options)
+{
+	bool all = procstat_is_alive(options->pid);
+
+	for (size_t i = 0; i < options->n_also; i++)
+		all = all && procstat_is_alive(options->also[i]);
+	return all;
+}
+
+int dump_process(const struct dump_options *options, struct dump_report *report)
 {
 	bool hold = options->hold == DUMP_HOLD_YES;
 	int r;
@@ -420,10 +513,9 @@ int dump_process(const struct dump_options *options, struct image_stats *stats)
 	/* A descriptor for each file that is mapped. */
 	rlimit_raise_files();
 	for (unsigned i = 0;; i++) {
-		r = dump_once(options, hold, i >= options->retries, stats);
+		r = dump_once(options, hold, i >= options->retries, report);
 		/* One of a tree may end at any time. */
-		if (r == -ESRCH && options->tree &&
-		    procstat_is_alive(options->pid))
+		if (r == -ESRCH && options->tree && roots_are_alive(options))
 			r = RESULT_INCONSISTENT;
 		if (r != RESULT_INCONSISTENT || i >= options->retries)
 			return r;

@@ -10,4 +10,5 @@
 #include "flow/dump.h"
 
 /* As flow_dump(), for a process. */
-int dump_process(const struct dump_options *options, struct image_stats *stats);
+int dump_process(const struct dump_options *options,
+		 struct dump_report *report);

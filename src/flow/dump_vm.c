@@ -17,6 +17,8 @@
 #include "flow/ram.h"
 #include "flow/setup.h"
 #include "flow/storage.h"
+#include "flow/vm_writers.h"
+#include "flow/writers.h"
 #include "qemu/devstate.h"
 #include "qemu/disks.h"
 #include "qemu/ramscan.h"
@@ -24,21 +26,19 @@
 #include "sys/pagemap.h"
 #include "sys/uffd.h"
 #include "target/target.h"
+#include "target/tracer.h"
 
 #define GRANULE_DEFAULT (256 * KIB)
 
 /* Refuses what could not be kept consistent, before anything is touched. */
 static int check_vm(struct qmp *qmp, const struct target *target,
-		    const struct ram *ram, const struct vm_status *status)
+		    const struct vm_status *status)
 {
 	_cleanup_vm_strings_ struct vm_strings reasons = {};
 	int r = vm_check_state(status);
 
 	if (!r)
 		r = vm_list_blockers(qmp, &reasons);
-	if (!r)
-		r = vm_list_outside_writers(qmp, target->pid, &ram->maps,
-					    &ram->blocks, &reasons);
 	if (r || !reasons.n_items)
 		return r;
 	log_error("pid %d: %s%s", target->pid, reasons.items[0],
@@ -73,6 +73,7 @@ static int make_capture(struct capture **out,
 			const struct dump_options *options,
 			const struct target *target, const struct ram *ram,
 			struct keeper *keeper, int pagemap_fd,
+			struct writers *writers,
 			const struct capture_sink *sink)
 {
 	struct capture_space space = {
@@ -104,10 +105,14 @@ static int make_capture(struct capture **out,
 		close_fd(&space.uffd);
 		return r;
 	}
-	/* The only one, number 0. */
+	/* The first one, number 0. */
 	r = capture_add_space(*out, &space);
 	for (size_t i = 0; !r && i < ram->n_regions; i++)
 		r = capture_add_region(*out, &ram->regions[i].desc);
+	if (!r)
+		r = writers_infect(writers, *out, features);
+	if (!r)
+		r = writers_arm(writers, *out, false);
 	return r;
 }
 
@@ -119,6 +124,58 @@ static int check_ram_is_same(const struct target *target, const struct ram *ram)
 	return r == -ESTALE ? RESULT_INCONSISTENT : r;
 }
 
+/* Processes that write to the RAM, too. */
+struct others {
+	struct writers writers;
+	struct tracer *tracer; /* NULL: there are none */
+	uint64_t max_ns;       /* that they may stand */
+	bool watch;	       /* that nobody else comes */
+};
+
+static void others_deinit(struct others *others)
+{
+	others->tracer = tracer_free(others->tracer);
+	writers_deinit(&others->writers);
+}
+
+#define _cleanup_others_ _cleanup_(others_deinit)
+
+static int trace_others(struct others *others)
+{
+	int r;
+
+	if (!others->writers.n_writers)
+		return 0;
+	r = tracer_start(&others->tracer, NULL);
+	return r ? r : writers_add_to_tracer(&others->writers, others->tracer);
+}
+
+static int look_for_others(const struct others *others)
+{
+	return others->watch ? writers_look(&others->writers) : 0;
+}
+
+/*
+ * Closes the last gaps, while the others stand, too. A backend is needed for
+ * `stop`, for the devices' state and for `cont`, so it stands for no longer: of
+ * a VM that stands already, nothing changes meanwhile but what it writes.
+ */
+static int rearm(struct capture *capture, struct others *others)
+{
+	uint64_t since_ns;
+	int r, thawed;
+
+	if (!others->tracer)
+		return capture_rearm(capture);
+	r = tracer_freeze(others->tracer, others->max_ns, &since_ns);
+	if (!r)
+		r = writers_take(&others->writers);
+	if (!r)
+		r = capture_rearm(capture);
+	thawed = tracer_thaw(others->tracer);
+	return r ? r : thawed;
+}
+
 /*
  * The instant: stops the VM, saves its devices, has its disks snapshot, closes
  * the last gaps in the protection, lets it run on. *pause_ns is from `stop` to
@@ -128,8 +185,8 @@ static int check_ram_is_same(const struct target *target, const struct ram *ram)
 static int take_instant(const struct target *target, struct qmp *qmp,
 			const struct ram *ram, struct keeper *keeper,
 			struct capture *capture, struct devstate *devices,
-			struct storage *storage, bool running,
-			uint64_t *pause_ns)
+			struct storage *storage, struct others *others,
+			bool running, uint64_t *pause_ns)
 {
 	_cleanup_freeze_ struct freeze freeze = FREEZE_INIT;
 	int r;
@@ -142,7 +199,7 @@ static int take_instant(const struct target *target, struct qmp *qmp,
 	if (!r)
 		r = storage_take(storage);
 	if (!r)
-		r = capture_rearm(capture);
+		r = rearm(capture, others);
 	if (!r)
 		r = freeze_end(&freeze, pause_ns);
 	return r;
@@ -163,7 +220,7 @@ static struct destination *choose_destination(
 	return NULL;
 }
 
-int dump_vm(const struct dump_options *options, struct image_stats *stats)
+int dump_vm(const struct dump_options *options, struct dump_report *report)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
 	_cleanup_qmp_ struct qmp *qmp = NULL;
@@ -174,20 +231,24 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 	_cleanup_close_ int pagemap_fd = -1;
 	_cleanup_devstate_ struct devstate devices = DEVSTATE_INIT;
 	_cleanup_storage_ struct storage storage = STORAGE_INIT;
+	_cleanup_others_ struct others others = {
+		.max_ns = options->max_pause_ns,
+		.watch = !options->unsafe,
+	};
 	_cleanup_capture_ struct capture *capture = NULL;
+	struct image_stats *stats = &report->stats;
 	struct snapshot snapshot = {
 		.target = &target,
 		.ram = &ram,
 		.machine = &machine,
 		.devices = &devices,
+		.unsafe = &report->unsafe,
 		.started_unix_ns = setup_unix_ns(),
 		.started_ns = now_ns(),
 	};
 	struct vm_status status;
 	uint64_t thawed_ns;
 	int r;
-
-	*stats = (struct image_stats){};
 
 	/* Find and probe: nothing is touched. */
 	r = target_open(&target, options->pid);
@@ -198,7 +259,10 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 	if (!r)
 		r = ram_init(&ram, &target, qmp);
 	if (!r)
-		r = check_vm(qmp, &target, &ram, &status);
+		r = check_vm(qmp, &target, &status);
+	if (!r)
+		r = vm_writers_judge(options, &target, qmp, &ram,
+				     &others.writers, &report->unsafe);
 	if (!r)
 		r = storage_init(&storage, &options->storage, &target, qmp);
 	if (!r)
@@ -225,9 +289,11 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 				options->out, options->qmp);
 	if (!r)
 		r = make_capture(&capture, options, &target, &ram, &keeper,
-				 pagemap_fd, &to->sink);
+				 pagemap_fd, &others.writers, &to->sink);
 	if (!r)
 		r = setup_drop_capabilities(NULL, 0);
+	if (!r)
+		r = trace_others(&others);
 	if (!r)
 		r = capture_arm(capture);
 	if (!r)
@@ -238,18 +304,22 @@ int dump_vm(const struct dump_options *options, struct image_stats *stats)
 		return r;
 	disks_sync(target.proc_fd, &ram.maps);
 	r = capture_settle(capture);
+	if (!r)
+		r = look_for_others(&others);
 	if (r)
 		return r;
 
 	snapshot.frozen_unix_ns = setup_unix_ns();
 	r = take_instant(&target, qmp, &ram, &keeper, capture, &devices,
-			 &storage, status.running, &stats->pause_ns);
+			 &storage, &others, status.running, &stats->pause_ns);
 	if (r)
 		return r;
 
 	/* The VM runs on; its memory is captured behind its back. */
 	thawed_ns = now_ns();
 	r = capture_run(capture);
+	if (!r)
+		r = look_for_others(&others);
 	if (r)
 		return r;
 	stats->captured_ns = now_ns() - thawed_ns;

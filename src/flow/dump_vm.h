@@ -6,4 +6,4 @@
 #include "flow/dump.h"
 
 /* As flow_dump(), for a QEMU. */
-int dump_vm(const struct dump_options *options, struct image_stats *stats);
+int dump_vm(const struct dump_options *options, struct dump_report *report);

@@ -15,6 +15,7 @@
 #include "qemu/qmp.h"
 #include "sys/fdpass.h"
 #include "sys/pidfd.h"
+#include "sys/uffd.h"
 
 enum keeper_command {
 	KEEPER_TAKE_UFFD = 1,
@@ -158,6 +159,22 @@ static int ask(struct keeper *keeper, int command, int *fd)
 int keeper_take_uffd(struct keeper *keeper, int *uffd)
 {
 	return ask(keeper, KEEPER_TAKE_UFFD, uffd);
+}
+
+int keeper_fetch_uffd(const struct target *target, uint64_t features, int *uffd)
+{
+	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
+	int r = keeper_start(&keeper, target, -1, -1);
+
+	if (!r)
+		r = keeper_take_uffd(&keeper, uffd);
+	if (r)
+		return r;
+	r = uffd_init(*uffd, features);
+	if (!r)
+		return 0;
+	close_fd(uffd);
+	return log_errno(r, "pid %d: userfaultfd: %m", target->pid);
 }
 
 int keeper_guard(struct keeper *keeper, bool stopped)

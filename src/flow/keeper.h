@@ -15,6 +15,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -38,6 +39,13 @@ int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd,
  * or -EPIPE when the keeper itself was killed.
  */
 int keeper_take_uffd(struct keeper *keeper, int *uffd);
+
+/*
+ * The same by a keeper of its own, which then ends; the descriptor is
+ * initialised with `features`. Logs.
+ */
+int keeper_fetch_uffd(const struct target *target, uint64_t features,
+		      int *uffd);
 
 /* Tells whether the target, from now on, is to be continued on our death. 0 or
  * -errno, logged: then it must not be stopped. */

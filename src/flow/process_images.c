@@ -77,7 +77,7 @@ int process_images_begin(struct process_images *images,
 	images->options = options;
 	images->subjects = subjects;
 	images->n_subjects = n_subjects;
-	if (options->tree)
+	if (dump_makes_many(options))
 		return begin_tree(images);
 	if (!strcmp(options->out, "-"))
 		return begin_spool(images);
@@ -249,7 +249,7 @@ int process_images_commit(struct process_images *images,
 	stats->duration_ns = now_ns() - started_ns;
 	for (size_t i = 0; !r && i < images->n_subjects; i++)
 		r = commit_one(images, &images->subjects[i], inventory, stats);
-	if (!r && images->options->tree)
+	if (!r && dump_makes_many(images->options))
 		r = partial_dir_commit(&images->dir);
 	return r;
 }

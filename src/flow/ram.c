@@ -33,9 +33,24 @@ static const struct proc_map *find_mapping(const struct proc_maps *maps,
 	return first;
 }
 
-static int describe(const struct target *target, const struct ram_block *block,
-		    const struct proc_map *map, struct range range,
-		    struct ram_region *region)
+/* The same number for all regions of a file, from 1 on; the last one is new. */
+static uint64_t number_file(const struct ram *ram, const struct proc_map *map)
+{
+	for (size_t i = 0; i + 1 < ram->n_regions; i++) {
+		const struct region_desc *desc = &ram->regions[i].desc;
+		const struct proc_map *other =
+			proc_maps_find(&ram->maps, desc->range.start);
+
+		if (other && other->dev == map->dev &&
+		    other->inode == map->inode)
+			return desc->file_id;
+	}
+	return ram->n_regions;
+}
+
+static int describe(const struct ram *ram, const struct target *target,
+		    const struct ram_block *block, const struct proc_map *map,
+		    struct range range, struct ram_region *region)
 {
 	region->desc = (struct region_desc){
 		.range = range,
@@ -52,6 +67,7 @@ static int describe(const struct target *target, const struct ram_block *block,
 	region->file = strdup(map->path);
 	if (!region->file)
 		return -ENOMEM;
+	region->desc.file_id = number_file(ram, map);
 	region->desc.fd_offset = map->offset + range.start - map->range.start;
 	region->desc.fd = target_open_mapped_file(target, map);
 	return region->desc.fd < 0 ? region->desc.fd : 0;
@@ -91,7 +107,8 @@ static int add_region(struct ram *ram, const struct target *target, size_t i)
 		return -ENOMEM;
 	ram->regions = regions;
 	regions[ram->n_regions] = (struct ram_region){ .block = i };
-	return describe(target, block, map, range, &regions[ram->n_regions++]);
+	return describe(ram, target, block, map, range,
+			&regions[ram->n_regions++]);
 }
 
 int ram_init(struct ram *ram, const struct target *target, struct qmp *qmp)
@@ -109,6 +126,22 @@ int ram_init(struct ram *ram, const struct target *target, struct qmp *qmp)
 		if (ram->blocks.blocks[i].migratable &&
 		    ram->blocks.blocks[i].used_length)
 			r = add_region(ram, target, i);
+	return r;
+}
+
+int ram_list_files(const struct ram *ram, struct writers *writers)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < ram->n_regions; i++) {
+		const struct region_desc *desc = &ram->regions[i].desc;
+
+		if (desc->fd >= 0 && desc->shared)
+			r = writers_add_file(
+				writers,
+				proc_maps_find(&ram->maps, desc->range.start),
+				desc->fd, desc->file_id, desc->page_size);
+	}
 	return r;
 }
 

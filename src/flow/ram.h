@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "capture/region.h"
+#include "flow/writers.h"
 #include "image/image.h"
 #include "qemu/qmp.h"
 #include "qemu/ramblock.h"
@@ -35,5 +36,8 @@ struct ram {
  */
 int ram_init(struct ram *ram, const struct target *target, struct qmp *qmp);
 void ram_deinit(struct ram *ram);
+
+/* Tells `writers` the files that RAM is a shared mapping of. 0 or -ENOMEM. */
+int ram_list_files(const struct ram *ram, struct writers *writers);
 
 #define _cleanup_ram_ _cleanup_(ram_deinit)

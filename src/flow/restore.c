@@ -168,6 +168,13 @@ static int check_image(const struct image *image)
 	return RESULT_FAILED;
 }
 
+static void warn_of_unsafe(const struct image *image)
+{
+	for (size_t i = 0; i < image->inventory.n_unsafe; i++)
+		log_warning("%s: taken with --unsafe, may be torn: %s",
+			    image->path, image->inventory.unsafe[i]);
+}
+
 int flow_restore(const struct restore_options *options,
 		 struct restore_report *report)
 {
@@ -184,6 +191,7 @@ int flow_restore(const struct restore_options *options,
 		r = check_image(image);
 	if (r)
 		return r;
+	warn_of_unsafe(image);
 	path = realpath(image->path, NULL);
 	if (!path)
 		return log_errno(-errno, "%s: %m", image->path);

@@ -14,7 +14,6 @@
 #include "process/describe.h"
 #include "snapuffd/image-format.h"
 #include "sys/pagemap.h"
-#include "sys/uffd.h"
 
 #define RUN_BYTES ((size_t)IMAGE_RUN_MAX_PAGES * PAGE_SIZE)
 
@@ -92,20 +91,24 @@ size_t subject_list_shared(const struct subject *s,
 	return n;
 }
 
-static int take_uffd(struct subject *s, uint64_t features, int *uffd)
+int subject_list_files(const struct subject *s, struct writers *writers,
+		       bool held)
 {
-	_cleanup_keeper_ struct keeper keeper = KEEPER_INIT;
-	int r = keeper_start(&keeper, &s->target, -1, -1);
+	int r = 0;
 
-	if (!r)
-		r = keeper_take_uffd(&keeper, uffd);
-	if (r)
-		return r;
-	r = uffd_init(*uffd, features);
-	if (!r)
-		return 0;
-	close_fd(uffd);
-	return log_errno(r, "pid %d: userfaultfd: %m", s->target.pid);
+	for (size_t i = 0; !r && i < s->layout.maps.n_maps; i++) {
+		const struct layout_item *item = &s->layout.items[i];
+		bool captured = item->how == LAYOUT_CAPTURE;
+
+		if (item->how == LAYOUT_NONE || !item->map->shared ||
+		    !item->map->inode || (item->how != LAYOUT_FILE) != held)
+			continue;
+		r = writers_add_file(
+			writers, item->map,
+			captured ? s->files->files[item->file].fd : -1,
+			captured ? item->file + 1 : 0, item->page_size);
+	}
+	return r;
 }
 
 int subject_infect(struct subject *s, struct capture *capture,
@@ -117,7 +120,7 @@ int subject_infect(struct subject *s, struct capture *capture,
 		.pagemap_fd = s->pagemap_fd,
 		.mem_fd = s->mem_fd,
 	};
-	int r = take_uffd(s, features, &space.uffd);
+	int r = keeper_fetch_uffd(&s->target, features, &space.uffd);
 
 	if (r)
 		return r;

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "capture/capture.h"
 #include "flow/cover.h"
+#include "flow/writers.h"
 #include "image/image.h"
 #include "image/writer.h"
 #include "process/copies.h"
@@ -49,6 +50,11 @@ uint64_t subject_size(const struct subject *subject);
  * which has room for all that it has; returns how many. */
 size_t subject_list_shared(const struct subject *subject,
 			   const struct proc_map **maps);
+
+/* Tells `writers` its files of that kind: `held`, those whose writes can be
+ * held back, or copied in the instant, or else the others. */
+int subject_list_files(const struct subject *subject, struct writers *writers,
+		       bool held);
 
 /* Takes a userfaultfd of its memory, for the engine. */
 int subject_infect(struct subject *subject, struct capture *capture,

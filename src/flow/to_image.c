@@ -84,6 +84,8 @@ static int commit(struct to_image *to, const struct snapshot *snapshot,
 		.pid = snapshot->target->pid,
 		.started_unix_ns = snapshot->started_unix_ns,
 		.frozen_unix_ns = snapshot->frozen_unix_ns,
+		.unsafe = snapshot->unsafe->items,
+		.n_unsafe = snapshot->unsafe->n_items,
 	};
 
 	uname(&host);

@@ -13,6 +13,22 @@ static bool is_plain_file_name(const char *name)
 	       strlen(name) < 256;
 }
 
+static int copy_unsafe(const Snapuffd__Inventory *message,
+		       struct image_inventory *inventory)
+{
+	int r = 0;
+
+	inventory->unsafe =
+		calloc(message->n_unsafe + 1, sizeof(*inventory->unsafe));
+	if (!inventory->unsafe)
+		return -ENOMEM;
+	for (size_t i = 0; !r && i < message->n_unsafe; i++) {
+		r = copy_string(message->unsafe[i], &inventory->unsafe[i]);
+		inventory->n_unsafe += !r;
+	}
+	return r;
+}
+
 int decode_inventory(struct record *record, struct image_inventory *inventory,
 		     struct image_part **parts, size_t *n_parts)
 {
@@ -54,6 +70,8 @@ int decode_inventory(struct record *record, struct image_inventory *inventory,
 		r = copy_string(message->host, &inventory->host);
 	if (!r)
 		r = copy_string(message->kernel, &inventory->kernel);
+	if (!r)
+		r = copy_unsafe(message, inventory);
 	if (r)
 		return r;
 

@@ -42,6 +42,8 @@ int encode_inventory(struct record *record,
 	SET(message, frozen_unix_ns, inventory->frozen_unix_ns);
 	message.n_parts = n_parts;
 	message.parts = refs;
+	message.n_unsafe = inventory->n_unsafe;
+	message.unsafe = inventory->unsafe;
 
 	r = record_init(record, IMAGE_MAGIC_INVENTORY);
 	if (r)

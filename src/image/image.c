@@ -82,5 +82,8 @@ void image_inventory_deinit(struct image_inventory *inventory)
 	free(inventory->tool_version);
 	free(inventory->host);
 	free(inventory->kernel);
+	for (size_t i = 0; i < inventory->n_unsafe; i++)
+		free(inventory->unsafe[i]);
+	free(inventory->unsafe);
 	*inventory = (struct image_inventory){};
 }

@@ -195,6 +195,9 @@ struct image_inventory {
 	pid_t pid;
 	uint64_t started_unix_ns;
 	uint64_t frozen_unix_ns;
+	/* What could write to the memory unseen, so that it may be torn. */
+	char **unsafe; /* n_unsafe of them */
+	size_t n_unsafe;
 };
 
 void image_region_deinit(struct image_region *region);

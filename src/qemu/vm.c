@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
-#include "qemu/sharers.h"
 
 /* How long the guardian's way to resume may take, after the usual one. */
 #define RESCUE_TIMEOUT_MS 5000
@@ -262,54 +261,54 @@ int vm_list_blockers(struct qmp *qmp, struct vm_strings *reasons)
  * no QMP command lists network backends. `info network` prints them as
  * "NAME: index=0,type=vhost-user,…" (net/net.c, print_net_client()).
  */
-static int list_netdevs(struct qmp *qmp, struct vm_strings *reasons)
+static int match_netdevs(struct qmp *qmp, const struct trait *type,
+			 struct vm_strings *reasons)
 {
-	static const struct trait types[] = {
-		{ "vhost-user", "its backend, another process, writes guest"
-				" memory" },
-		{ "vhost-vdpa", "its device writes guest memory by DMA" },
-	};
 	_cleanup_free_ char *text = NULL;
 	const char *hit;
-	size_t i;
 	int r;
 
 	r = qmp_human(qmp, "info network", &text);
 	if (r)
 		return log_errno(r, "qmp: info network: %s", qmp_error(qmp));
-	for (hit = strstr(text, "type="); hit; hit = strstr(hit, "type=")) {
+	for (hit = strstr(text, "type="); !r && hit;
+	     hit = strstr(hit, "type=")) {
 		hit += strlen("type=");
-		for (i = 0; i < ARRAY_SIZE(types); i++) {
-			if (strncmp(hit, types[i].prefix,
-				    strlen(types[i].prefix)))
-				continue;
+		if (!strncmp(hit, type->prefix, strlen(type->prefix)))
 			r = vm_strings_add(reasons, "netdev of type %s: %s",
-					   types[i].prefix, types[i].reason);
-			if (r)
-				return r;
-		}
+					   type->prefix, type->reason);
 	}
-	return 0;
+	return r;
 }
 
-int vm_list_outside_writers(struct qmp *qmp, pid_t pid,
-			    const struct proc_maps *maps,
-			    const struct ram_blocks *blocks,
-			    struct vm_strings *reasons)
+int vm_list_dma_writers(struct qmp *qmp, struct vm_strings *reasons)
 {
 	static const struct trait traits[] = {
 		{ "vfio-", "a host device writes guest memory by DMA" },
-		{ "vhost-user-", "its backend, another process, writes guest"
-				 " memory" },
 		{ "vhost-vdpa-", "its device writes guest memory by DMA" },
 		{ "pvrdma", "the network card writes guest memory by RDMA" },
-		{ "ivshmem-", "its memory is shared with other processes" },
+	};
+	static const struct trait netdev = {
+		"vhost-vdpa", "its device writes guest memory by DMA"
+	};
+	int r = match_devices(qmp, traits, ARRAY_SIZE(traits), reasons);
+
+	return r ?: match_netdevs(qmp, &netdev, reasons);
+}
+
+int vm_list_backends(struct qmp *qmp, struct vm_strings *reasons)
+{
+	static const struct trait traits[] = {
+		{ "vhost-user-", "its backend, another process, writes guest"
+				 " memory" },
 		{ "x-pci-proxy-dev", "another process emulates it and writes"
 				     " guest memory" },
 	};
-	int r;
+	static const struct trait netdev = {
+		"vhost-user", "its backend, another process, writes guest"
+			      " memory"
+	};
+	int r = match_devices(qmp, traits, ARRAY_SIZE(traits), reasons);
 
-	r = match_devices(qmp, traits, ARRAY_SIZE(traits), reasons);
-	r = r ?: list_netdevs(qmp, reasons);
-	return r ?: sharers_list(pid, maps, blocks, reasons);
+	return r ?: match_netdevs(qmp, &netdev, reasons);
 }

@@ -62,12 +62,11 @@ int vm_query_machine(struct qmp *qmp, char **machine);
 int vm_list_blockers(struct qmp *qmp, struct vm_strings *reasons);
 
 /*
- * Appends to `reasons` one line for each thing that may write guest memory
- * without the target's page tables, so behind the dumper's back: VFIO and
- * vDPA DMA, vhost-user backends, any other process that maps the same RAM.
- * `maps` is the target's; `blocks` must have their host addresses.
+ * Appends to `reasons` one line for each device that may write guest memory
+ * behind the target's page tables: VFIO and vDPA DMA, RDMA.
  */
-int vm_list_outside_writers(struct qmp *qmp, pid_t pid,
-			    const struct proc_maps *maps,
-			    const struct ram_blocks *blocks,
-			    struct vm_strings *reasons);
+int vm_list_dma_writers(struct qmp *qmp, struct vm_strings *reasons);
+
+/* The same for those that another process is the other half of, and writes
+ * guest memory: vhost-user. */
+int vm_list_backends(struct qmp *qmp, struct vm_strings *reasons);
