@@ -163,6 +163,73 @@ def test_who_does_not_map_it_is_refused(source, targets, out):
     result.expect_error(cli.REFUSED, f"pid {other.pid}: has no memory")
 
 
+MAPPER = """
+import mmap, sys
+file = open(sys.argv[1], "r+b")
+kept = []
+for line in sys.stdin:
+    kept.append(mmap.mmap(file.fileno(), 0))
+    print("mapped", flush=True)
+"""
+
+
+class Mapper:
+    """Maps the file once more whenever it is told to, and does not write."""
+
+    def __init__(self, file):
+        self.process = subprocess.Popen(
+            ["/usr/bin/python3", "-c", MAPPER, file], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            preexec_fn=die_with_parent)  # fmt: skip
+        self.pid = self.process.pid
+
+    def map(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "mapped\n"
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("who", ["nobody", "covered"])
+def test_who_maps_it_later_ends_the_dump(source, out, who):
+    """A newcomer, or one that is covered and maps it once more."""
+    with contextlib.closing(Mapper(source.shm_dir / "ram")) as mapper:
+        if who == "covered":
+            mapper.map()
+        for _ in range(5):
+            with cli.Running("dump", "--pid", source.pid, "--out", out,
+                             "--writers", "auto") as dumping:  # fmt: skip
+                held = dumping.hold_when_armed(source.pid)
+                if held:
+                    mapper.map()
+                    dumping.resume()
+                result = dumping.wait()
+            if held:
+                break
+            shutil.rmtree(out)
+    result.expect_error(cli.INCONSISTENT, f"pid {mapper.pid}: ")
+    assert not out.exists()
+
+
+def test_killed_dumper_lets_all_run(source, scribble, out):
+    scribbler = scribble()
+    before = [procstate.settled(pid) for pid in (source.pid, scribbler.pid)]
+    with cli.Running("dump", "--pid", source.pid, "--out", out,
+                     "--writers", "auto") as dumping:  # fmt: skip
+        dumping.hold_when_armed(scribbler.pid)
+        dumping.signal(signal.SIGKILL)
+        dumping.wait()
+    scribbler.goes_on()
+    source.wait_checks(1)
+    for state in before:
+        procstate.assert_same(state)
+    image = out.with_name("next")
+    dump(source, image, "--writers", "auto").expect(cli.DONE)
+
+
 @contextlib.contextmanager
 def storage_daemon(directory, name):
     """A vhost-user-blk backend; its socket and its disk's file."""
