@@ -6,8 +6,8 @@
 
 #include "base/log.h"
 #include "flow/subject.h"
+#include "flow/writers.h"
 #include "sys/caps.h"
-#include "target/sharers.h"
 
 static int add_sharer(void *opaque, pid_t pid, const char *name,
 		      const struct proc_map *map)
@@ -16,21 +16,21 @@ static int add_sharer(void *opaque, pid_t pid, const char *name,
 
 	return vm_strings_add(
 		&report->remarks,
-		"process %d (%s) has %s mapped as well: what it writes there is not held back",
+		"process %d (%s) has %s mapped and may write to it; dump --writers auto holds that back",
 		pid, name, map->path);
 }
 
 static int look_for_sharers(struct check_report *report,
 			    const struct subject *s)
 {
-	_cleanup_free_ const struct proc_map **maps =
-		calloc(s->layout.maps.n_maps + 1, sizeof(*maps));
-	size_t n;
+	_cleanup_writers_ struct writers writers = {};
+	int r = subject_list_files(s, &writers, true);
 
-	if (!maps)
-		return -ENOMEM;
-	n = subject_list_shared(s, maps);
-	return sharers_walk(maps, n, &s->target.pid, 1, add_sharer, report);
+	if (!r)
+		r = writers_skip(&writers, &s->target.pid, 1);
+	if (!r)
+		r = writers_walk(&writers, add_sharer, report);
+	return r ? r : writers_list_dma(&s->target, &report->remarks);
 }
 
 static int look_at_memory(struct check_report *report, const struct subject *s)

@@ -12,9 +12,9 @@
 #include "base/util.h"
 #include "flow/cgroup_freeze.h"
 #include "flow/process_images.h"
+#include "flow/process_writers.h"
 #include "flow/setup.h"
 #include "flow/subject.h"
-#include "flow/unsafe.h"
 #include "flow/writers.h"
 #include "sys/caps.h"
 #include "sys/pidlist.h"
@@ -34,7 +34,6 @@ struct attempt {
 	struct image_stats *stats;
 	struct vm_strings *unsafe; /* what is accepted */
 	struct writers writers;	   /* that are no subjects */
-	bool watch;		   /* that nobody else comes */
 	struct subject *subjects;
 	size_t n_subjects;
 	struct mapped_files files;
@@ -161,80 +160,11 @@ static int check_tree(const struct attempt *a)
 	return r;
 }
 
-/* The memory that others could have mapped, too, and whether that can be held
- * back: what is read from its file later cannot. */
-static int list_files(struct attempt *a, struct writers *writers, bool held)
-{
-	int r = 0;
-
-	for (size_t i = 0; !r && i < a->n_subjects; i++)
-		r = subject_list_files(&a->subjects[i], writers, held);
-	return r;
-}
-
-static int judge(const struct attempt *a, const struct vm_strings *reasons,
-		 bool refuse)
-{
-	pid_t pid = a->options->pid;
-
-	if (refuse && !a->options->unsafe)
-		return unsafe_refuse(
-			pid, reasons,
-			"--writers auto holds them back as well, --pid and --tree dump them as well, --unsafe goes on without");
-	return unsafe_accept(pid, reasons, a->unsafe);
-}
-
-/* What may be written to, and who has not to be told of it. */
-static int look_at_files(struct attempt *a, const pid_t *pids)
-{
-	const struct writers_policy nobody = {};
-	_cleanup_vm_strings_ struct vm_strings others = {}, ignored = {};
-	_cleanup_writers_ struct writers files = {};
-	int r = list_files(a, &files, false);
-
-	if (!r)
-		r = writers_open(&files, &nobody, pids, a->n_subjects, &others,
-				 &ignored);
-	return r ? r
-		 : judge(a, &others,
-			 a->options->writers == DUMP_WRITERS_REFUSE);
-}
-
-/*
- * Others may write to what these processes share with them. That is so of every
- * program with a window, and of many that log; and a core of such a program is
- * of use also where a shared buffer is torn. So by default it is only said.
- */
-static int look_for_sharers(struct attempt *a)
-{
-	const struct writers_policy policy = { .all = a->options->writers ==
-						      DUMP_WRITERS_AUTO };
-	bool refuse = a->options->writers != DUMP_WRITERS_DEFAULT;
-	_cleanup_free_ pid_t *pids = calloc(a->n_subjects + 1, sizeof(*pids));
-	_cleanup_vm_strings_ struct vm_strings others = {}, dma = {};
-	int r;
-
-	if (!pids)
-		return -ENOMEM;
-	a->watch = refuse && !a->options->unsafe;
-	for (size_t i = 0; i < a->n_subjects; i++)
-		pids[i] = a->subjects[i].target.pid;
-	r = list_files(a, &a->writers, true);
-	for (size_t i = 0; !r && i < a->n_subjects; i++)
-		r = writers_list_dma(&a->subjects[i].target, &dma);
-	if (!r)
-		r = writers_open(&a->writers, &policy, pids, a->n_subjects,
-				 &others, &dma);
-	if (!r)
-		r = judge(a, &others, refuse);
-	if (!r)
-		r = judge(a, &dma, false);
-	return r ? r : look_at_files(a, pids);
-}
-
 static int watch_writers(const struct attempt *a)
 {
-	return a->watch ? writers_look(&a->writers) : 0;
+	return process_writers_are_strict(a->options)
+		       ? writers_look(&a->writers)
+		       : 0;
 }
 
 static int make_capture(struct attempt *a)
@@ -381,7 +311,8 @@ static int take_all(struct attempt *a)
 		r = subject_take(&a->subjects[i], a->capture);
 	/* What was mapped since the first look as well. */
 	if (!r)
-		r = list_files(a, &a->writers, true);
+		r = process_writers_list(a->subjects, a->n_subjects,
+					 &a->writers, true);
 	if (!r)
 		r = writers_take(&a->writers);
 	return r ? r : capture_rearm(a->capture);
@@ -471,7 +402,8 @@ static int dump_once(const struct dump_options *options, bool hold,
 	vm_strings_deinit(&report->unsafe);
 	r = open_subjects(&a);
 	if (!r)
-		r = look_for_sharers(&a);
+		r = process_writers_judge(options, a.subjects, a.n_subjects,
+					  &a.writers, &report->unsafe);
 	if (!r)
 		r = process_images_begin(&a.images, options, a.subjects,
 					 a.n_subjects);

@@ -76,21 +76,6 @@ uint64_t subject_size(const struct subject *s)
 	return size;
 }
 
-size_t subject_list_shared(const struct subject *s,
-			   const struct proc_map **maps)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < s->layout.maps.n_maps; i++) {
-		const struct layout_item *item = &s->layout.items[i];
-
-		if (item->how != LAYOUT_NONE && item->map->shared &&
-		    item->map->inode)
-			maps[n++] = item->map;
-	}
-	return n;
-}
-
 int subject_list_files(const struct subject *s, struct writers *writers,
 		       bool held)
 {

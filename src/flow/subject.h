@@ -46,13 +46,9 @@ void subject_close(struct subject *subject);
 /* Bytes that have to be captured, about. */
 uint64_t subject_size(const struct subject *subject);
 
-/* Its mappings that others may write to, if they have them, too: fills `maps`,
- * which has room for all that it has; returns how many. */
-size_t subject_list_shared(const struct subject *subject,
-			   const struct proc_map **maps);
-
-/* Tells `writers` its files of that kind: `held`, those whose writes can be
- * held back, or copied in the instant, or else the others. */
+/* Tells `writers` which files it has mapped shared, that others may write to:
+ * `held`, those that are captured or copied in the instant, or else those that
+ * are read later. */
 int subject_list_files(const struct subject *subject, struct writers *writers,
 		       bool held);
 

@@ -109,7 +109,7 @@ static int sort_out(void *opaque, pid_t pid, const char *name,
 				  pid, name, map->path);
 }
 
-static int add_known(struct writers *w, const pid_t *pids, size_t n)
+int writers_skip(struct writers *w, const pid_t *pids, size_t n)
 {
 	pid_t *known =
 		reallocarray(w->known, w->n_known + n + 1, sizeof(*known));
@@ -169,16 +169,16 @@ int writers_open(struct writers *w, const struct writers_policy *policy,
 	struct search search = { .writers = w,
 				 .policy = policy,
 				 .others = others };
-	int r = add_known(w, dumped, n_dumped);
+	int r = writers_skip(w, dumped, n_dumped);
 
 	if (!r)
 		r = writers_walk(w, sort_out, &search);
 	if (!r)
 		r = check_named(policy, &search.cover);
 	if (!r)
-		r = add_known(w, search.cover.pids, search.cover.n);
+		r = writers_skip(w, search.cover.pids, search.cover.n);
 	if (!r)
-		r = add_known(w, search.leave.pids, search.leave.n);
+		r = writers_skip(w, search.leave.pids, search.leave.n);
 	if (!r)
 		r = cover(w, search.cover.pids, search.cover.n, dma);
 	free(search.cover.pids);

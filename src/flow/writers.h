@@ -87,6 +87,9 @@ void writers_deinit(struct writers *writers);
 int writers_add_file(struct writers *writers, const struct proc_map *map,
 		     int fd, uint64_t id, uint64_t page_size);
 
+/* These are known: they are passed over. 0 or -ENOMEM. */
+int writers_skip(struct writers *writers, const pid_t *pids, size_t n);
+
 /* Calls for whoever has a file mapped, but those that are known. */
 int writers_walk(const struct writers *writers, sharers_fn fn, void *opaque);
 

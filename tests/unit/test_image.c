@@ -92,6 +92,7 @@ static struct image_writer *begin(const struct fixture *f)
 
 static void write_image(const struct fixture *f)
 {
+	char *unsafe[] = { "one writes", "another does" };
 	struct image_inventory inventory = {
 		.version = IMAGE_VERSION,
 		.kind = IMAGE_KIND_QEMU,
@@ -100,6 +101,8 @@ static void write_image(const struct fixture *f)
 		.host = "host",
 		.kernel = "6.1",
 		.pid = 412,
+		.unsafe = unsafe,
+		.n_unsafe = ARRAY_SIZE(unsafe),
 	};
 	char *argv[] = { "qemu-system-x86_64", "-m", "4" };
 	struct image_ram_block block = {
@@ -152,6 +155,8 @@ static void what_was_written_is_read(void **state)
 	assert_int_equal(image_verify(image), 0);
 	assert_int_equal(image->n_regions, 2);
 	assert_string_equal(image->machine.argv[2], "4");
+	assert_int_equal(image->inventory.n_unsafe, 2);
+	assert_string_equal(image->inventory.unsafe[1], "another does");
 	assert_int_equal(image->stats.pause_ns, 3000000);
 	assert_int_equal(image->stats.faults.n, 1);
 	assert_string_equal(image->regions[1].pages_file,
