@@ -279,7 +279,7 @@ def test_vhost_user_backend(guests, out, tmp_path):
         refused = dump(source, out).expect(cli.REFUSED)
         assert f"process {backend.pid} (qemu-storage-da) " in refused.err
         before = procstate.settled(backend.pid)
-        for i in range(4):
+        for i in range(2):
             image = out.with_name(f"image{i}")
             dump(source, image, "--writers", "auto").expect(cli.DONE)
             wait_for_io(source, disk)
