@@ -137,78 +137,109 @@ static int add_region(struct cover *cover, struct capture *capture,
 	return capture_add_region(capture, &desc);
 }
 
+struct update {
+	struct cover *cover;
+	struct capture *capture;
+	const struct mapped_files *files;
+	struct parts next; /* what the cover will be */
+};
+
+/* Cuts off what is before `end`; nothing may be left. */
+static struct cover_part take_front(struct cover_part *part, uint64_t end)
+{
+	struct cover_part front = *part;
+
+	front.range.end = min_u64(part->range.end, end);
+	part->file_offset += range_len(front.range);
+	part->range.start = front.range.end;
+	return front;
+}
+
+static int add_wanted(struct update *u, struct cover_part *part)
+{
+	int r = add_region(u->cover, u->capture, u->files, part);
+
+	return r ? r : append(&u->next, part);
+}
+
+static int drop_covered(struct update *u, const struct cover_part *part)
+{
+	return capture_drop(u->capture, u->cover->space, part->range);
+}
+
+/* Both begin at the same address: up to where one of them ends. */
+static int update_both(struct update *u, struct cover_part *have,
+		       struct cover_part *want)
+{
+	uint64_t end = min_u64(have->range.end, want->range.end);
+	bool same = is_same_memory(have, want);
+	struct cover_part old = take_front(have, end);
+	struct cover_part new = take_front(want, end);
+	int r;
+
+	if (same)
+		return append(&u->next, &old);
+	r = drop_covered(u, &old);
+	return r ? r : add_wanted(u, &new);
+}
+
+/* Takes the piece that begins first, up to where the other begins or both go
+ * on. One of them may be NULL, behind the last. */
+static int update_piece(struct update *u, struct cover_part *have,
+			struct cover_part *want)
+{
+	uint64_t have_at = have ? have->range.start : UINT64_MAX;
+	uint64_t want_at = want ? want->range.start : UINT64_MAX;
+	struct cover_part piece;
+
+	if (have_at == want_at)
+		return update_both(u, have, want);
+	if (have_at < want_at) {
+		piece = take_front(have, want_at);
+		return drop_covered(u, &piece);
+	}
+	piece = take_front(want, have_at);
+	return add_wanted(u, &piece);
+}
+
+/* The first of which something is left, from *i on. */
+static struct cover_part *skip_empty(struct cover_part *parts, size_t n,
+				     size_t *i)
+{
+	while (*i < n && !range_len(parts[*i].range))
+		(*i)++;
+	return *i < n ? &parts[*i] : NULL;
+}
+
 /* What is covered but not wanted, or wanted as other memory, is dropped; what
  * is wanted and not covered is added. */
 static int update(struct cover *cover, struct capture *capture,
 		  const struct layout *layout, const struct mapped_files *files)
 {
-	_cleanup_parts_ struct parts wanted = {}, next = {};
+	struct update u = {
+		.cover = cover,
+		.capture = capture,
+		.files = files,
+	};
+	_cleanup_parts_ struct parts wanted = {};
+	struct cover_part *have, *want;
 	size_t i = 0, k = 0;
-	int r;
+	int r = list_wanted(&wanted, cover, layout);
 
-	r = list_wanted(&wanted, cover, layout);
-	while (!r && (i < cover->n_parts || k < wanted.n)) {
-		struct cover_part *have =
-			i < cover->n_parts ? &cover->parts[i] : NULL;
-		struct cover_part *want =
-			k < wanted.n ? &wanted.parts[k] : NULL;
-		struct cover_part piece;
-
-		if (have && have->range.start == have->range.end) {
-			i++;
-			continue;
-		}
-		if (want && want->range.start == want->range.end) {
-			k++;
-			continue;
-		}
-		/* Take the piece that begins first, up to where the other
-		 * begins or both go on. */
-		if (have && (!want || have->range.start < want->range.start)) {
-			piece = *have;
-			if (want)
-				piece.range.end = min_u64(piece.range.end,
-							  want->range.start);
-			have->file_offset += range_len(piece.range);
-			have->range.start = piece.range.end;
-			r = capture_drop(capture, cover->space, piece.range);
-		} else if (want &&
-			   (!have || want->range.start < have->range.start)) {
-			piece = *want;
-			if (have)
-				piece.range.end = min_u64(piece.range.end,
-							  have->range.start);
-			want->file_offset += range_len(piece.range);
-			want->range.start = piece.range.end;
-			r = add_region(cover, capture, files, &piece);
-			if (!r)
-				r = append(&next, &piece);
-		} else {
-			bool same = is_same_memory(have, want);
-			uint64_t end =
-				min_u64(have->range.end, want->range.end);
-
-			piece = same ? *have : *want;
-			piece.range.end = end;
-			if (!same) {
-				r = capture_drop(capture, cover->space,
-						 piece.range);
-				if (!r)
-					r = add_region(cover, capture, files,
-						       &piece);
-			}
-			if (!r)
-				r = append(&next, &piece);
-			have->file_offset += range_len(piece.range);
-			want->file_offset += range_len(piece.range);
-			have->range.start = want->range.start = end;
-		}
+	while (!r) {
+		have = skip_empty(cover->parts, cover->n_parts, &i);
+		want = skip_empty(wanted.parts, wanted.n, &k);
+		if (!have && !want)
+			break;
+		r = update_piece(&u, have, want);
 	}
-	if (r)
+	if (r) {
+		free_parts(&u.next);
 		return r;
+	}
 	free(cover->parts);
-	cover->parts = steal_ptr(next.parts);
-	cover->n_parts = next.n;
+	cover->parts = u.next.parts;
+	cover->n_parts = u.next.n;
 	return 0;
 }
 
