@@ -688,6 +688,16 @@ static uint64_t count_pages(const struct capture *capture)
 	return n;
 }
 
+static int protect_children(struct capture *capture)
+{
+	int r;
+
+	pthread_mutex_lock(&capture->layout);
+	r = children_protect(capture);
+	pthread_mutex_unlock(&capture->layout);
+	return r;
+}
+
 int capture_rearm(struct capture *capture)
 {
 	enum capture_mode note = MODE_NOTE, hold = MODE_HOLD;
@@ -710,6 +720,8 @@ int capture_rearm(struct capture *capture)
 			r = arm_new_extents(capture, capture->regions[i]);
 	if (!r)
 		r = arm_new_regions(capture);
+	if (!r)
+		r = protect_children(capture);
 	if (r)
 		return capture_fail(capture, r);
 	capture->n_rearmed = n;

@@ -176,47 +176,6 @@ static int handle_discard(struct space *space, struct range gone)
 	return 0;
 }
 
-/* Whether some of what the space has mapped shared is still to be captured. */
-static bool has_shared_left(const struct capture *capture,
-			    const struct space *space)
-{
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		const struct region *region = capture->regions[i];
-		uint64_t ignored;
-
-		if (region->space == space && region->desc.shared &&
-		    (region->desc.guard ||
-		     move_find_lost(region, region->desc.range, &ignored)))
-			return true;
-	}
-	return false;
-}
-
-/*
- * A child has memory of its own, which closing its userfaultfd sets free; but
- * not yet where it could write to what is mapped shared and not captured: until
- * all is over it waits when it writes to what it has inherited.
- */
-static int handle_fork(struct capture *capture, const struct space *space,
-		       int child_uffd)
-{
-	struct fault_thread *faults = &capture->faults;
-	_cleanup_close_ int fd = child_uffd;
-	int *children;
-
-	if (atomic_load(&capture->mode) != MODE_CAPTURE ||
-	    !has_shared_left(capture, space))
-		return 0;
-	children = reallocarray(faults->children, faults->n_children + 1,
-				sizeof(*children));
-	if (!children)
-		return log_errno(-ENOMEM, "pid %d: its child: %m",
-				 space->desc.pid);
-	faults->children = children;
-	children[faults->n_children++] = steal_fd(&fd);
-	return 0;
-}
-
 static int handle_removal(struct capture *capture, struct space *space,
 			  uint8_t event, struct range range)
 {
@@ -243,7 +202,7 @@ static int handle_change(struct capture *capture, struct space *space,
 			 const struct uffd_msg *msg)
 {
 	if (msg->event == UFFD_EVENT_FORK)
-		return handle_fork(capture, space, (int)msg->arg.fork.ufd);
+		return children_add(capture, space, (int)msg->arg.fork.ufd);
 	if (atomic_load(&capture->mode) == MODE_RELEASE)
 		return 0;
 	switch (msg->event) {
@@ -584,7 +543,5 @@ void fault_thread_stop(struct capture *capture)
 	pthread_join(faults->thread, NULL);
 	faults->running = false;
 	/* All is captured, or given up: children go on. */
-	while (faults->n_children)
-		close_fd(&faults->children[--faults->n_children]);
-	free_ptr(&faults->children);
+	children_release(&faults->children);
 }

@@ -82,6 +82,17 @@ struct filler {
 	_Atomic uint64_t n_pages;
 };
 
+/* Who was forked meanwhile. */
+struct child {
+	int uffd;
+	const struct space *space; /* the parent's */
+};
+
+struct children {
+	struct child *list;
+	size_t n, max;
+};
+
 struct fault_thread {
 	pthread_t thread;
 	bool running;
@@ -91,8 +102,7 @@ struct fault_thread {
 	pthread_cond_t answered;
 	uint64_t n_asked, n_answered;
 	bool stop;
-	int *children; /* userfaultfds of those that were forked meanwhile */
-	size_t n_children;
+	struct children children;
 	struct waiting_fault *again; /* what somebody owned, and does not now */
 	size_t n_again, max_again;
 
@@ -320,6 +330,19 @@ int move_mapped_twice(const struct space *space, uint64_t addr);
  * there is none. */
 bool move_find_lost(const struct region *region, struct range range,
 		    uint64_t *lost);
+
+/* children.c */
+
+/* Under `layout`: a child was forked. Takes its userfaultfd. 0, or, logged, the
+ * code to fail with. */
+int children_add(struct capture *capture, const struct space *space, int uffd);
+
+/* In the instant, under `layout`: from here on they cannot write to what is
+ * shared. As above. */
+int children_protect(struct capture *capture);
+
+/* They go on. */
+void children_release(struct children *children);
 
 /* discard.c */
 

@@ -108,6 +108,11 @@ int uffd_unprotect(int uffd, struct range range)
 	return writeprotect_waiting(uffd, range, 0);
 }
 
+int uffd_try_protect(int uffd, struct range range)
+{
+	return writeprotect(uffd, range, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
 int uffd_try_unprotect(int uffd, struct range range)
 {
 	return writeprotect(uffd, range, 0);

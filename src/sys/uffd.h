@@ -58,7 +58,8 @@ int uffd_unregister(int uffd, struct range range);
 int uffd_protect(int uffd, struct range range);
 int uffd_unprotect(int uffd, struct range range);
 
-/* For that thread: does not wait, but returns -EAGAIN. */
+/* For that thread: these do not wait, but return -EAGAIN. */
+int uffd_try_protect(int uffd, struct range range);
 int uffd_try_unprotect(int uffd, struct range range);
 
 /*

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -489,6 +491,13 @@ static void write_as_child(const struct memory *memory)
 	_exit(0);
 }
 
+/* The C library holds its locks meanwhile; but who reads the event of it is a
+ * thread of this process, and may need them. */
+static pid_t fork_raw(void)
+{
+	return (pid_t)syscall(SYS_fork);
+}
+
 /* A child that is forked while its parent is protected is not, waits for
  * nobody, and changes nothing of what is captured. */
 static void a_fork_is_free(void **state)
@@ -510,7 +519,7 @@ static void a_fork_is_free(void **state)
 		assert_int_equal(capture_settle(w->capture), 0);
 		assert_int_equal(capture_rearm(w->capture), 0);
 		look(w);
-		pid = fork();
+		pid = fork_raw();
 		if (!pid)
 			write_as_child(&memory);
 		assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -526,6 +535,72 @@ static void a_fork_is_free(void **state)
 	free(stats);
 }
 
+/* Writes when it is told to, and tells that it has. */
+static void write_when_told(const struct memory *memory, int from, int to)
+{
+	char c;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (uint64_t value = 7; read(from, &c, 1) == 1; value++) {
+		stamp(memory->at, memory->len / PAGE_SIZE, value);
+		if (write(to, &c, 1) != 1)
+			break;
+	}
+	_exit(0);
+}
+
+static bool has_told(int fd, int timeout_ms)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	char c;
+
+	return poll(&pollfd, 1, timeout_ms) == 1 && read(fd, &c, 1) == 1;
+}
+
+/* A child that was forked before the instant writes to what it shares before
+ * it; from then on it waits until all is captured. */
+static void an_older_child_shares(void **state)
+{
+	struct world *w = world_new();
+	struct memory memory;
+	int to_child[2], from_child[2], status;
+	pid_t pid;
+
+	(void)state;
+	assert_true(memory_map(&memory, MEMFD, AREA_LEN, 5));
+	stamp(memory.at, memory.len / PAGE_SIZE, 1);
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	add_self(w);
+	add_area(w, 0, getpid(), &memory, memory.at, 0);
+	assert_int_equal(capture_arm(w->capture), 0);
+	pid = fork_raw();
+	if (!pid) {
+		close(to_child[1]);
+		write_when_told(&memory, to_child[0], from_child[1]);
+	}
+	assert_int_equal(write(to_child[1], "", 1), 1);
+	assert_true(has_told(from_child[0], 10000));
+	assert_int_equal(capture_settle(w->capture), 0);
+	assert_int_equal(capture_rearm(w->capture), 0);
+	look(w);
+	assert_int_equal(*(uint64_t *)w->areas[0].expected, 7);
+	assert_int_equal(write(to_child[1], "", 1), 1);
+	assert_false(has_told(from_child[0], 100));
+	finish(w);
+	assert_false(w->is_lost);
+	check(w);
+	assert_true(has_told(from_child[0], 10000));
+	close(to_child[1]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(to_child[0]);
+	close(from_child[0]);
+	close(from_child[1]);
+	world_free(w);
+	memory_unmap(&memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -536,6 +611,7 @@ int main(void)
 		cmocka_unit_test(holes_in_a_file_mapped_twice),
 		cmocka_unit_test(two_processes),
 		cmocka_unit_test(a_fork_is_free),
+		cmocka_unit_test(an_older_child_shares),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

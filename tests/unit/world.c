@@ -118,11 +118,11 @@ int open_uffd(bool *markers)
 		print_message("userfaultfd(2): %s\n", strerror(errno));
 		skip();
 	}
-	wanted =
-		known &
-		(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE |
-		 UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP |
-		 UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED);
+	wanted = known &
+		 (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE |
+		  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP |
+		  UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+		  UFFD_FEATURE_WP_UNPOPULATED);
 	assert_int_equal(uffd_init(fd, wanted), 0);
 	*markers = known & UFFD_FEATURE_WP_UNPOPULATED;
 	return fd;

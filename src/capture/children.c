@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "capture/internal.h"
+
+/*
+ * Children that are forked while memory is armed. What they have of their own
+ * is none of ours; but what was mapped shared they could write to unseen. The
+ * kernel gives us a userfaultfd of each. Where nothing is shared that is yet to
+ * be captured, it is closed, which sets all of the child free. Else
+ *
+ *   - the child may write to what is its own at once; before the instant, to
+ *     what is shared, too
+ *   - in the instant, when the parent stands but a child may not, what is
+ *     shared is protected in it as it is in the parent
+ *   - from then on it waits when it writes to that, until all is captured.
+ *
+ * A child that changes its mappings meanwhile waits, too: nobody reads the
+ * events of that.
+ *
+ * Under `layout`, and after the instant by the fault thread only.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "sys/uffd.h"
+
+/* How long a child may keep the parent standing by changing its mappings. */
+#define CHANGE_TRIES 50
+
+static bool is_shared_left(const struct region *region, bool all)
+{
+	uint64_t ignored;
+
+	return region->desc.shared &&
+	       (all || region->desc.guard ||
+		move_find_lost(region, region->desc.range, &ignored));
+}
+
+static bool has_shared_left(const struct capture *capture,
+			    const struct space *space, bool all)
+{
+	for (unsigned i = 0; i < capture->n_regions; i++)
+		if (capture->regions[i]->space == space &&
+		    is_shared_left(capture->regions[i], all))
+			return true;
+	return false;
+}
+
+typedef int (*protect_fn)(int uffd, struct range range);
+
+/* Does so with the child's mappings of what is shared, or of what is not. */
+static int for_memory(const struct capture *capture, const struct child *child,
+		      bool shared, protect_fn fn)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
+		const struct region *region = capture->regions[i];
+		struct range rest = region->desc.range;
+		struct region_part part;
+
+		if (region->space != child->space ||
+		    region->desc.shared != shared)
+			continue;
+		while (!r && region_next_part(region, &rest, &part))
+			r = fn(child->uffd,
+			       (struct range){ part.addr,
+					       part.addr +
+						       range_len(part.range) });
+	}
+	return r;
+}
+
+/* Of what it cannot release the child waits until the end. */
+static int release(int uffd, struct range range)
+{
+	int r = uffd_try_unprotect(uffd, range);
+
+	return r == -ESRCH ? r : 0;
+}
+
+/* What it has unmapped it cannot write to. */
+static int protect(int uffd, struct range range)
+{
+	int r;
+
+	for (int i = 0; i < CHANGE_TRIES; i++) {
+		r = uffd_try_protect(uffd, range);
+		if (r != -EAGAIN)
+			return r;
+		uffd_wait_for_change();
+	}
+	return r;
+}
+
+/* Forgets those that have exited, or have executed another program. */
+static void forget_gone(struct children *children)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < children->n; i++) {
+		static const struct range none;
+		struct child *child = &children->list[i];
+
+		if (uffd_try_unprotect(child->uffd, none) == -ESRCH)
+			close_fd(&child->uffd);
+		else
+			children->list[n++] = *child;
+	}
+	children->n = n;
+}
+
+static int make_room(struct children *children)
+{
+	size_t max = children->max * 2 + 16;
+	struct child *list;
+
+	if (children->n < children->max)
+		return 0;
+	forget_gone(children);
+	if (children->n < children->max / 2)
+		return 0;
+	list = reallocarray(children->list, max, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	children->list = list;
+	children->max = max;
+	return 0;
+}
+
+int children_add(struct capture *capture, const struct space *space, int uffd)
+{
+	bool is_taken = atomic_load(&capture->mode) == MODE_CAPTURE;
+	struct children *children = &capture->faults.children;
+	_cleanup_close_ int fd = uffd;
+	struct child child = { fd, space };
+	int r;
+
+	if (atomic_load(&capture->mode) == MODE_RELEASE ||
+	    !has_shared_left(capture, space, !is_taken))
+		return 0;
+	r = make_room(children);
+	if (r)
+		return log_errno(r, "pid %d: its child: %m", space->desc.pid);
+	r = for_memory(capture, &child, false, release);
+	if (!r && !is_taken)
+		r = for_memory(capture, &child, true, release);
+	/* It has exited. */
+	if (r)
+		return 0;
+	steal_fd(&fd);
+	children->list[children->n++] = child;
+	return 0;
+}
+
+int children_protect(struct capture *capture)
+{
+	struct children *children = &capture->faults.children;
+
+	forget_gone(children);
+	for (size_t i = 0; i < children->n; i++) {
+		struct child *child = &children->list[i];
+		int r = for_memory(capture, child, true, protect);
+
+		if (!r || r == -ESRCH)
+			continue;
+		log_error(
+			"pid %d: a child that it forked meanwhile changes what they share: %s; the snapshot is discarded",
+			child->space->desc.pid, strerror(-r));
+		return RESULT_INCONSISTENT;
+	}
+	return 0;
+}
+
+void children_release(struct children *children)
+{
+	while (children->n)
+		close_fd(&children->list[--children->n].uffd);
+	free(children->list);
+	*children = (struct children){};
+}
