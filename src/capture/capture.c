@@ -39,6 +39,7 @@ int capture_new(struct capture **out, const struct capture_config *config)
 	capture->scanner.looks_around = true;
 	capture->scanner_aliases.looks_around = true;
 	init_lock(&capture->layout, PTHREAD_MUTEX_RECURSIVE);
+	init_lock(&capture->settle_lock, PTHREAD_MUTEX_DEFAULT);
 	init_lock(&capture->now_lock, PTHREAD_MUTEX_DEFAULT);
 	r = fault_thread_init(capture);
 	if (r) {
@@ -305,6 +306,7 @@ struct capture *capture_free(struct capture *capture)
 	if (capture->has_pool)
 		slab_pool_deinit(&capture->pool);
 	pthread_mutex_destroy(&capture->layout);
+	pthread_mutex_destroy(&capture->settle_lock);
 	pthread_mutex_destroy(&capture->now_lock);
 	free(capture);
 	return NULL;

@@ -172,7 +172,9 @@ static int copy_once(struct capture *capture, struct region *region,
 
 	if (locks && !keeps)
 		pthread_mutex_lock(&capture->layout);
+	pthread_mutex_lock(&capture->settle_lock);
 	r = judge(region, &place, n_moves, r);
+	pthread_mutex_unlock(&capture->settle_lock);
 	if (locks)
 		pthread_mutex_unlock(&capture->layout);
 	filler->insists = r == -EAGAIN;
@@ -199,19 +201,31 @@ int capture_copy(struct capture *capture, struct region *region,
 				     : capture_copy_failed(region, range, r);
 }
 
+/* By the fault thread, or under `layout`. Whether all is settled. */
+static int settle(struct capture *capture, struct space *space, bool *settled)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&capture->settle_lock);
+	*settled = !space->n_unsettled && !space->owed.n;
+	if (!*settled && !uffd_is_changing(space->desc.uffd)) {
+		r = copy_settle(space);
+		*settled = true;
+	}
+	pthread_mutex_unlock(&capture->settle_lock);
+	return r;
+}
+
 void copy_try_settle(struct capture *capture, struct space *space)
 {
-	int uffd = space->desc.uffd, r = 0;
 	uint64_t began_ns = now_ns(), now = began_ns;
+	bool settled = false;
+	int r = 0;
 
-	while (space->n_unsettled && now - began_ns < TRY_NS) {
-		if (!uffd_is_changing(uffd)) {
-			pthread_mutex_lock(&capture->layout);
-			r = copy_settle(space);
-			pthread_mutex_unlock(&capture->layout);
-			break;
-		}
-		if (uffd_is_readable(uffd))
+	while (atomic_load(&capture->mode) == MODE_CAPTURE &&
+	       now - began_ns < TRY_NS) {
+		r = settle(capture, space, &settled);
+		if (r || settled || uffd_is_readable(space->desc.uffd))
 			break;
 		/* Who changes something may need this processor. */
 		if (now - began_ns > SPIN_NS)
@@ -222,20 +236,6 @@ void copy_try_settle(struct capture *capture, struct space *space)
 		capture_fail(capture, r);
 }
 
-static int settle(struct capture *capture, struct space *space, bool *settled)
-{
-	int r = 0;
-
-	pthread_mutex_lock(&capture->layout);
-	*settled = !space->n_unsettled && !space->owed.n;
-	if (!*settled && !uffd_is_changing(space->desc.uffd)) {
-		r = copy_settle(space);
-		*settled = true;
-	}
-	pthread_mutex_unlock(&capture->layout);
-	return r;
-}
-
 int copy_settle_all(struct capture *capture)
 {
 	uint64_t began_ns = now_ns();
@@ -243,7 +243,9 @@ int copy_settle_all(struct capture *capture)
 	int r = 0;
 
 	for (unsigned i = 0; !r && i < capture->n_spaces; i += settled) {
+		pthread_mutex_lock(&capture->layout);
 		r = settle(capture, capture->spaces[i], &settled);
+		pthread_mutex_unlock(&capture->layout);
 		if (r || settled)
 			continue;
 		if (now_ns() - began_ns > SETTLE_NS) {

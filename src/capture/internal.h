@@ -124,7 +124,9 @@ struct shared_file {
 struct capture {
 	struct capture_config config;
 	pthread_mutex_t layout; /* recursive */
-	struct space **spaces;	/* by number */
+	/* What of spaces is unsettled or passed; inside of `layout`. */
+	pthread_mutex_t settle_lock;
+	struct space **spaces; /* by number */
 	unsigned n_spaces, max_spaces;
 	struct region **regions; /* by number */
 	unsigned n_regions, max_regions;
@@ -304,7 +306,8 @@ int capture_copy(struct capture *capture, struct region *region,
 int range_list_add(struct range_list *list, struct range range);
 
 /*
- * Under `layout`: all that has changed is known. 0, or, logged, the code to
+ * Under `settle_lock`, and `layout` but for the fault thread: since the former
+ * was taken all that had changed was known. 0, or, logged, the code to
  * fail with.
  */
 int copy_settle(struct space *space);

@@ -238,10 +238,26 @@ static int cannot_tell(const struct space *space, uint64_t to)
 	return RESULT_INCONSISTENT;
 }
 
+static int follow(struct space *space, struct range from, uint64_t to)
+{
+	struct range target = { to, to + range_len(from) };
+	int r;
+
+	if (spoils_copies(space, from, to))
+		return cannot_tell(space, to);
+	if (is_taken(space, target))
+		return has_left(space, from, false)
+			       ? cannot_tell(space, to)
+			       : pass_over(space, from, target);
+	/* Shared memory is owed the end of its old mapping. */
+	r = has_left(space, from, true) ? range_list_add(&space->owed, from)
+					: 0;
+	return r ? r : space_move(space, from, to);
+}
+
 int move_follow(struct capture *capture, struct space *space, struct range from,
 		uint64_t to)
 {
-	struct range target = { to, to + range_len(from) };
 	int r;
 
 	/* Who waits where it was is woken by nothing else. */
@@ -254,14 +270,8 @@ int move_follow(struct capture *capture, struct space *space, struct range from,
 		return guard_moved(space, from.start);
 	if (!capture->config.markers)
 		return move_unmap(capture, space, from);
-	if (spoils_copies(space, from, to))
-		return cannot_tell(space, to);
-	if (is_taken(space, target))
-		return has_left(space, from, false)
-			       ? cannot_tell(space, to)
-			       : pass_over(space, from, target);
-	/* Shared memory is owed the end of its old mapping. */
-	r = has_left(space, from, true) ? range_list_add(&space->owed, from)
-					: 0;
-	return r ? r : space_move(space, from, to);
+	pthread_mutex_lock(&capture->settle_lock);
+	r = follow(space, from, to);
+	pthread_mutex_unlock(&capture->settle_lock);
+	return r;
 }
