@@ -233,7 +233,7 @@ static int pass_over(struct space *space, struct range from,
 static int cannot_tell(const struct space *space, uint64_t to)
 {
 	log_error(
-		"pid %d: several threads moved memory (mremap), some of it to %#llx, before it was captured: which came first cannot be told; the snapshot is discarded",
+		"pid %d: memory was moved (mremap), some of it to %#llx, before it was captured, and what came first cannot be told; the snapshot is discarded",
 		space->desc.pid, (unsigned long long)to);
 	return RESULT_INCONSISTENT;
 }

