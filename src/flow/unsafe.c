@@ -41,9 +41,14 @@ int unsafe_accept(pid_t pid, const struct vm_strings *reasons,
 	int r = 0;
 
 	for (size_t i = 0; !r && i < reasons->n_items; i++) {
-		log_warning("pid %d: UNSAFE, the snapshot may be torn: %s", pid,
-			    reasons->items[i]);
+		if (i < NAMED_MAX)
+			log_warning(
+				"pid %d: UNSAFE, the snapshot may be torn: %s",
+				pid, reasons->items[i]);
 		r = vm_strings_add(unsafe, "%s", reasons->items[i]);
 	}
+	if (reasons->n_items > NAMED_MAX)
+		log_warning("pid %d: and %zu more (see snapuffd inspect)", pid,
+			    reasons->n_items - NAMED_MAX);
 	return r;
 }

@@ -235,8 +235,11 @@ def strace(inject):
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     calls = inject.partition(":")[0]
-    return ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}",
-            "-e", f"inject={inject}"]  # fmt: skip
+    # The leak check traces, too.
+    options = os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"
+    return ["strace", "-f", "-qq", "-o", "/dev/null", "-E",
+            f"ASAN_OPTIONS={options}", "-e", f"trace={calls}", "-e",
+            f"inject={inject}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [(), ("--no-io-uring", "--no-direct")],
