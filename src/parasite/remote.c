@@ -64,10 +64,12 @@ static int run_to_syscall(struct remote *r, enum ptrace_syscall_stop want)
 			return gone(r);
 	} while (stop.kind != PTRACE_STOP_SYSCALL);
 
-	r->state = REMOTE_EXIT;
+	r->state = REMOTE_ENTRY;
 	err = ptrace_get_syscall_stop(r->tid, &at);
 	if (err)
 		return err;
+	if (at == PTRACE_SYSCALL_EXIT)
+		r->state = REMOTE_EXIT;
 	return at == want ? 0 : -EPROTO;
 }
 
@@ -293,7 +295,9 @@ int remote_release(struct remote *r)
 
 	if (r->state == REMOTE_FREE)
 		return 0;
-	err = r->state == REMOTE_RUNNING ? -ETIMEDOUT : restore(r);
+	err = r->state == REMOTE_RUNNING ? -ETIMEDOUT
+	      : r->state == REMOTE_ENTRY ? -ECANCELED
+					 : restore(r);
 	if (err == -ESRCH)
 		r->state = REMOTE_FREE;
 	else if (err)

@@ -9,6 +9,8 @@
  *
  *	FREE -hold-> EVENT -call-> EXIT -call-> EXIT -release-> FREE
  *
+ * During a call it is RUNNING or at its ENTRY.
+ *
  * All calls must come from the thread that called remote_hold(). Failures of
  * the hold and the release are logged, those of calls are not.
  */
@@ -23,6 +25,8 @@
 enum remote_state {
 	REMOTE_FREE,	/* not attached, or gone */
 	REMOTE_RUNNING, /* attached; only an interrupt is possible */
+	REMOTE_ENTRY,	/* stopped before a system call: its way back alone
+			   knows what to do with the result */
 	REMOTE_EVENT,	/* stopped in get_signal(): may be called or released */
 	REMOTE_EXIT,	/* stopped behind a system call: the same */
 };
