@@ -302,7 +302,10 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 			thread->stands = true;
 			thread->stopped = stop.kind == PTRACE_STOP_GROUP;
 			/* At once: if we are killed, it has what it needs. */
-			return read_thread(tracer, thread);
+			r = read_thread(tracer, thread);
+			if (r)
+				restart_mend(thread->tid);
+			return r;
 		case PTRACE_STOP_SIGNAL:
 			r = restart_pass_on(thread->tid, stop.sig);
 			break;
