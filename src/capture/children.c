@@ -82,7 +82,8 @@ static int release(int uffd, struct range range)
 	return r == -ESRCH ? r : 0;
 }
 
-/* What it has unmapped it cannot write to. */
+/* -ENOENT: some of it is not registered there, by whatever it did, or since it
+ * was forked before that was; it may be written to unseen. */
 static int protect(int uffd, struct range range)
 {
 	int r;
@@ -96,16 +97,31 @@ static int protect(int uffd, struct range range)
 	return r;
 }
 
-/* Forgets those that have exited, or have executed another program. */
-static void forget_gone(struct children *children)
+/* A page of what is shared is made what it is: the kernel tells by that whether
+ * there still is a process. Ends the walk. */
+static int ask_by_release(int uffd, struct range range)
 {
+	range.end = range.start + PAGE_SIZE;
+	return uffd_try_unprotect(uffd, range) == -ESRCH ? -ESRCH : 1;
+}
+
+static int ask_by_protect(int uffd, struct range range)
+{
+	range.end = range.start + PAGE_SIZE;
+	return uffd_try_protect(uffd, range) == -ESRCH ? -ESRCH : 1;
+}
+
+/* Forgets those that have exited, or have executed another program. */
+static void forget_gone(const struct capture *capture,
+			struct children *children, bool is_taken)
+{
+	protect_fn ask = is_taken ? ask_by_protect : ask_by_release;
 	size_t n = 0;
 
 	for (size_t i = 0; i < children->n; i++) {
-		static const struct range none;
 		struct child *child = &children->list[i];
 
-		if (uffd_try_unprotect(child->uffd, none) == -ESRCH)
+		if (for_memory(capture, child, true, ask) == -ESRCH)
 			close_fd(&child->uffd);
 		else
 			children->list[n++] = *child;
@@ -113,14 +129,16 @@ static void forget_gone(struct children *children)
 	children->n = n;
 }
 
-static int make_room(struct children *children)
+/* So that who forks all the time does not use up our descriptors. */
+static int make_room(const struct capture *capture, struct children *children,
+		     bool is_taken)
 {
 	size_t max = children->max * 2 + 16;
 	struct child *list;
 
 	if (children->n < children->max)
 		return 0;
-	forget_gone(children);
+	forget_gone(capture, children, is_taken);
 	if (children->n < children->max / 2)
 		return 0;
 	list = reallocarray(children->list, max, sizeof(*list));
@@ -142,7 +160,7 @@ int children_add(struct capture *capture, const struct space *space, int uffd)
 	if (atomic_load(&capture->mode) == MODE_RELEASE ||
 	    !has_shared_left(capture, space, !is_taken))
 		return 0;
-	r = make_room(children);
+	r = make_room(capture, children, is_taken);
 	if (r)
 		return log_errno(r, "pid %d: its child: %m", space->desc.pid);
 	r = for_memory(capture, &child, false, release);
@@ -160,7 +178,6 @@ int children_protect(struct capture *capture)
 {
 	struct children *children = &capture->faults.children;
 
-	forget_gone(children);
 	for (size_t i = 0; i < children->n; i++) {
 		struct child *child = &children->list[i];
 		int r = for_memory(capture, child, true, protect);

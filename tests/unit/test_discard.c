@@ -557,6 +557,35 @@ static bool has_told(int fd, int timeout_ms)
 	return poll(&pollfd, 1, timeout_ms) == 1 && read(fd, &c, 1) == 1;
 }
 
+static unsigned count_uffds(void)
+{
+	_cleanup_closedir_ DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	unsigned n = 0;
+
+	while ((entry = readdir(dir))) {
+		char name[32] = "";
+
+		if (readlinkat(dirfd(dir), entry->d_name, name,
+			       sizeof(name) - 1) > 0)
+			n += !strcmp(name, "anon_inode:[userfaultfd]");
+	}
+	return n;
+}
+
+/* Children that are gone take no descriptors for long. */
+static void fork_many(void)
+{
+	for (int i = 0; i < 100; i++) {
+		pid_t pid = fork_raw();
+
+		if (!pid)
+			_exit(0);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+	}
+	assert_true(count_uffds() < 40);
+}
+
 /* A child that was forked before the instant writes to what it shares before
  * it; from then on it waits until all is captured. */
 static void an_older_child_shares(void **state)
@@ -581,9 +610,11 @@ static void an_older_child_shares(void **state)
 	}
 	assert_int_equal(write(to_child[1], "", 1), 1);
 	assert_true(has_told(from_child[0], 10000));
+	fork_many();
 	assert_int_equal(capture_settle(w->capture), 0);
 	assert_int_equal(capture_rearm(w->capture), 0);
 	look(w);
+	fork_many();
 	assert_int_equal(*(uint64_t *)w->areas[0].expected, 7);
 	assert_int_equal(write(to_child[1], "", 1), 1);
 	assert_false(has_told(from_child[0], 100));
