@@ -71,29 +71,6 @@ def succeeds(target, out, judge, *options, **how):
 
 
 @contextlib.contextmanager
-def ext4(file, options=""):
-    """An ext4 file system in a file."""
-    if not shutil.which("mkfs.ext4"):
-        pytest.skip("mkfs.ext4 is not installed")
-    subprocess.run(["mkfs.ext4", "-q", "-F", file], check=True,
-                   capture_output=True)  # fmt: skip
-    place = Path(tempfile.mkdtemp(prefix="snapuffd-ext4-"))
-    try:
-        done = subprocess.run(
-            ["mount", "-o", ",".join(filter(None, ["loop", options])), file,
-             place], capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"no ext4 can be mounted: {done.stderr.strip()}")
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", "-l", place], check=True)
-    finally:
-        place.rmdir()
-
-
-@contextlib.contextmanager
 def disk_file(mib):
     with tempfile.NamedTemporaryFile(prefix="snapuffd-disk-",
                                      dir="/var/tmp") as file:  # fmt: skip
@@ -105,7 +82,7 @@ def disk_file(mib):
 
 
 def test_disk_is_full(target):
-    with disk_file(40) as file, ext4(file) as place:
+    with disk_file(40) as file, host.ext4(file) as place:
         fails(target, place / "image", "No space")
 
 
@@ -116,7 +93,7 @@ def test_disk_that_breaks(target):
         file = behind / "disk"
         with open(file, "wb") as disk:
             disk.truncate(512 * MIB)
-        with ext4(file) as place:
+        with host.ext4(file) as place:
             with harmless(target):
                 cli.run(
                     "dump", "--pid", target.pid, "--out", place / "image"
@@ -126,7 +103,7 @@ def test_disk_that_breaks(target):
 
 def test_disk_that_becomes_read_only(target):
     """As ext4 does by itself when it finds an error."""
-    with disk_file(256) as file, ext4(file, "errors=remount-ro") as place:
+    with disk_file(256) as file, host.ext4(file, "errors=remount-ro") as place:
         device = subprocess.run(
             ["findmnt", "-n", "-o", "SOURCE", place],
             capture_output=True, text=True, check=True,
@@ -173,7 +150,7 @@ def test_file_size_limit(target, tmp_path):
 
 
 def test_disk_that_only_writes_through(target, judge):
-    with disk_file(512) as file, ext4(file, "sync,dirsync") as place:
+    with disk_file(512) as file, host.ext4(file, "sync,dirsync") as place:
         succeeds(target, place / "image", judge)
 
 

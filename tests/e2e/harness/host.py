@@ -82,6 +82,18 @@ def btrfs(mib):
 
 
 @contextlib.contextmanager
+def ext4(file, options="defaults"):
+    """The same of an ext4 that is made in a file."""
+    require_root()
+    if not shutil.which("mkfs.ext4"):
+        pytest.skip("mkfs.ext4 is not installed")
+    subprocess.run(["mkfs.ext4", "-q", "-F", file], check=True,
+                   capture_output=True)  # fmt: skip
+    with _mounted("ext4", "-o", f"loop,{options}", file) as path:
+        yield path
+
+
+@contextlib.contextmanager
 def cgroup():
     """A cgroup (v2) for the time of the test, which ends what it holds."""
     require_root()
