@@ -97,31 +97,45 @@ static int protect(int uffd, struct range range)
 	return r;
 }
 
-/* A page of what is shared is made what it is: the kernel tells by that whether
- * there still is a process. Ends the walk. */
-static int ask_by_release(int uffd, struct range range)
+/* Where the first of what is shared is mapped. */
+static bool find_shared_page(const struct capture *capture,
+			     const struct space *space, struct range *page)
 {
-	range.end = range.start + PAGE_SIZE;
-	return uffd_try_unprotect(uffd, range) == -ESRCH ? -ESRCH : 1;
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		const struct region *region = capture->regions[i];
+		struct range rest = region->desc.range;
+		struct region_part part;
+
+		if (region->space != space || !region->desc.shared ||
+		    !region_next_part(region, &rest, &part))
+			continue;
+		*page = (struct range){ part.addr, part.addr + PAGE_SIZE };
+		return true;
+	}
+	return false;
 }
 
-static int ask_by_protect(int uffd, struct range range)
+/* Whether it has exited, or has executed another program: the kernel tells when
+ * a page is made what it is. */
+static bool is_gone(const struct capture *capture, const struct child *child,
+		    bool is_taken)
 {
-	range.end = range.start + PAGE_SIZE;
-	return uffd_try_protect(uffd, range) == -ESRCH ? -ESRCH : 1;
+	protect_fn set = is_taken ? uffd_try_protect : uffd_try_unprotect;
+	struct range page;
+
+	return find_shared_page(capture, child->space, &page) &&
+	       set(child->uffd, page) == -ESRCH;
 }
 
-/* Forgets those that have exited, or have executed another program. */
 static void forget_gone(const struct capture *capture,
 			struct children *children, bool is_taken)
 {
-	protect_fn ask = is_taken ? ask_by_protect : ask_by_release;
 	size_t n = 0;
 
 	for (size_t i = 0; i < children->n; i++) {
 		struct child *child = &children->list[i];
 
-		if (for_memory(capture, child, true, ask) == -ESRCH)
+		if (is_gone(capture, child, is_taken))
 			close_fd(&child->uffd);
 		else
 			children->list[n++] = *child;
