@@ -29,7 +29,7 @@ static int look_for_sharers(struct check_report *report,
 	if (!r)
 		r = writers_skip(&writers, &s->target.pid, 1);
 	if (!r)
-		r = writers_walk(&writers, add_sharer, report);
+		r = writers_walk(&writers, 0, add_sharer, report);
 	return r ? r : writers_list_dma(&s->target, &report->remarks);
 }
 

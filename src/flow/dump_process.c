@@ -14,7 +14,9 @@
 #include "flow/process_images.h"
 #include "flow/process_writers.h"
 #include "flow/setup.h"
+#include "flow/strays.h"
 #include "flow/subject.h"
+#include "flow/unsafe.h"
 #include "flow/writers.h"
 #include "sys/caps.h"
 #include "sys/pidlist.h"
@@ -44,6 +46,8 @@ struct attempt {
 	uint64_t features;
 	uint64_t n_bytes; /* to be captured, about */
 	uint64_t started_ns, started_unix_ns, frozen_unix_ns;
+	uint64_t started_tick_ns; /* procstat_now_ns() */
+	size_t n_files_watched;	  /* of the writers', see watch_strays() */
 };
 
 static void attempt_deinit(struct attempt *a)
@@ -167,6 +171,25 @@ static int watch_writers(const struct attempt *a)
 		       : 0;
 }
 
+/* Where nobody at all may come, watch_writers() sees them, too. Started over
+ * they are old, and so told of if they are still there. */
+static int watch_strays(struct attempt *a)
+{
+	_cleanup_vm_strings_ struct vm_strings strays = {};
+	int r;
+
+	a->n_files_watched = a->writers.n_files;
+	if (process_writers_are_strict(a->options))
+		return 0;
+	r = strays_find(&a->writers, a->started_tick_ns, &strays);
+	if (r || !strays.n_items)
+		return r;
+	if (a->is_last)
+		return unsafe_accept(a->options->pid, &strays, a->unsafe);
+	log_warning("pid %d: %s", a->options->pid, strays.items[0]);
+	return RESULT_INCONSISTENT;
+}
+
 static int make_capture(struct attempt *a)
 {
 	struct capture_config config = {
@@ -288,6 +311,11 @@ static int arm(struct attempt *a)
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_prepare(&a->subjects[i]);
 	if (!r)
+		r = process_writers_list(a->subjects, a->n_subjects,
+					 &a->writers, true);
+	if (!r)
+		r = watch_strays(a);
+	if (!r)
 		r = capture_settle(a->capture);
 	return r ? r : watch_writers(a);
 }
@@ -313,6 +341,8 @@ static int take_all(struct attempt *a)
 	if (!r)
 		r = process_writers_list(a->subjects, a->n_subjects,
 					 &a->writers, true);
+	if (!r && a->writers.n_files > a->n_files_watched)
+		r = watch_strays(a);
 	if (!r)
 		r = writers_take(&a->writers);
 	return r ? r : capture_rearm(a->capture);
@@ -394,6 +424,7 @@ static int dump_once(const struct dump_options *options, bool hold,
 		.images = PROCESS_IMAGES_INIT,
 		.started_ns = now_ns(),
 		.started_unix_ns = setup_unix_ns(),
+		.started_tick_ns = procstat_now_ns(),
 	};
 	uint64_t thawed_ns;
 	int r;

@@ -72,7 +72,8 @@ int writers_add_file(struct writers *w, const struct proc_map *map, int fd,
 	return 0;
 }
 
-int writers_walk(const struct writers *w, sharers_fn fn, void *opaque)
+int writers_walk(const struct writers *w, uint64_t since_ns, sharers_fn fn,
+		 void *opaque)
 {
 	_cleanup_free_ const struct proc_map **maps =
 		calloc(w->n_files + 1, sizeof(*maps));
@@ -82,7 +83,8 @@ int writers_walk(const struct writers *w, sharers_fn fn, void *opaque)
 		return -ENOMEM;
 	for (size_t i = 0; i < w->n_files; i++)
 		maps[i] = &w->files[i].map;
-	r = sharers_walk(maps, w->n_files, w->known, w->n_known, fn, opaque);
+	r = sharers_walk(maps, w->n_files, w->known, w->n_known, since_ns, fn,
+			 opaque);
 	return r < 0 ? log_errno(r, "looking for who shares memory: %m") : r;
 }
 
@@ -172,7 +174,7 @@ int writers_open(struct writers *w, const struct writers_policy *policy,
 	int r = writers_skip(w, dumped, n_dumped);
 
 	if (!r)
-		r = writers_walk(w, sort_out, &search);
+		r = writers_walk(w, 0, sort_out, &search);
 	if (!r)
 		r = check_named(policy, &search.cover);
 	if (!r)
@@ -395,7 +397,7 @@ static int refuse_newcomer(void *opaque, pid_t pid, const char *name,
 
 int writers_look(const struct writers *w)
 {
-	int r = writers_walk(w, refuse_newcomer, NULL);
+	int r = writers_walk(w, 0, refuse_newcomer, NULL);
 
 	for (size_t i = 0; !r && i < w->n_writers; i++)
 		if (pidfd_is_alive(w->writers[i].target.pidfd))

@@ -90,8 +90,10 @@ int writers_add_file(struct writers *writers, const struct proc_map *map,
 /* These are known: they are passed over. 0 or -ENOMEM. */
 int writers_skip(struct writers *writers, const pid_t *pids, size_t n);
 
-/* Calls for whoever has a file mapped, but those that are known. */
-int writers_walk(const struct writers *writers, sharers_fn fn, void *opaque);
+/* Calls for whoever has a file mapped, but those that are known and those that
+ * were started before `since_ns`; see sharers_walk(). */
+int writers_walk(const struct writers *writers, uint64_t since_ns,
+		 sharers_fn fn, void *opaque);
 
 /*
  * `dumped` are the target's own processes. Appends to `others` a line for each

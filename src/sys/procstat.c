@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -36,7 +37,7 @@ static uint64_t ticks_to_ns(uint64_t ticks)
 int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat)
 {
 	_cleanup_free_ char *text = NULL;
-	uint64_t utime, stime;
+	uint64_t utime, stime, started;
 	const char *name, *end;
 	int r;
 
@@ -53,13 +54,24 @@ int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat)
 		 name + 1);
 	if (sscanf(end + 1,
 		   " %c %d %d %d %*d %*d %" SCNu64 " %*u %*u %*u %*u %" SCNu64
-		   " %" SCNu64 " %*d %*d %*d %d",
+		   " %" SCNu64 " %*d %*d %*d %d %*d %*d %" SCNu64,
 		   &stat->state, &stat->ppid, &stat->pgrp, &stat->sid,
-		   &stat->flags, &utime, &stime, &stat->nice) != 8)
+		   &stat->flags, &utime, &stime, &stat->nice, &started) != 9)
 		return -EPROTO;
 	stat->utime_ns = ticks_to_ns(utime);
 	stat->stime_ns = ticks_to_ns(stime);
+	stat->started_ns = ticks_to_ns(started);
 	return 0;
+}
+
+uint64_t procstat_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return ROUND_DOWN((uint64_t)now.tv_sec * 1000000000 +
+				  (uint64_t)now.tv_nsec,
+			  ticks_to_ns(1));
 }
 
 bool procstat_is_alive(pid_t pid)

@@ -19,10 +19,14 @@ struct proc_stat {
 	pid_t ppid, pgrp, sid;
 	uint64_t flags; /* PF_* of the kernel */
 	uint64_t utime_ns, stime_ns;
+	uint64_t started_ns; /* CLOCK_BOOTTIME, rounded down to a tick */
 	int nice;
 };
 
 int procstat_read(int proc_fd, pid_t tid, struct proc_stat *stat);
+
+/* What `started_ns` is of who starts now, or later in the same tick. */
+uint64_t procstat_now_ns(void);
 
 /* Whether there is such a process, and it is no zombie. */
 bool procstat_is_alive(pid_t pid);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "sys/pidlist.h"
+#include "sys/procstat.h"
 
 static const struct proc_map *find_common(const struct proc_maps *theirs,
 					  const struct proc_map *const *maps,
@@ -26,8 +27,16 @@ static const struct proc_map *find_common(const struct proc_maps *theirs,
 	return NULL;
 }
 
+static bool is_older(int proc_fd, uint64_t since_ns)
+{
+	struct proc_stat stat;
+
+	return since_ns && !procstat_read(proc_fd, 0, &stat) &&
+	       stat.started_ns < since_ns;
+}
+
 static int look_at(pid_t pid, const struct proc_map *const *maps, size_t n_maps,
-		   sharers_fn fn, void *opaque)
+		   uint64_t since_ns, sharers_fn fn, void *opaque)
 {
 	_cleanup_close_ int proc_fd = procfs_open(pid);
 	struct proc_maps theirs = {};
@@ -35,7 +44,8 @@ static int look_at(pid_t pid, const struct proc_map *const *maps, size_t n_maps,
 	const struct proc_map *common;
 	int r = 0;
 
-	if (proc_fd < 0 || procfs_read_status(proc_fd, &status) ||
+	if (proc_fd < 0 || is_older(proc_fd, since_ns) ||
+	    procfs_read_status(proc_fd, &status) ||
 	    procfs_read_maps(proc_fd, &theirs))
 		return 0;
 	common = find_common(&theirs, maps, n_maps);
@@ -46,8 +56,8 @@ static int look_at(pid_t pid, const struct proc_map *const *maps, size_t n_maps,
 }
 
 int sharers_walk(const struct proc_map *const *maps, size_t n_maps,
-		 const pid_t *except, size_t n_except, sharers_fn fn,
-		 void *opaque)
+		 const pid_t *except, size_t n_except, uint64_t since_ns,
+		 sharers_fn fn, void *opaque)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	struct dirent *entry;
@@ -63,7 +73,7 @@ int sharers_walk(const struct proc_map *const *maps, size_t n_maps,
 
 		if (pid > 0 && pid != getpid() &&
 		    !pid_is_in(pid, except, n_except))
-			r = look_at(pid, maps, n_maps, fn, opaque);
+			r = look_at(pid, maps, n_maps, since_ns, fn, opaque);
 	}
 	return r;
 }

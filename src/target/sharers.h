@@ -8,6 +8,7 @@
  */
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "sys/procfs.h"
@@ -17,8 +18,9 @@
 typedef int (*sharers_fn)(void *opaque, pid_t pid, const char *name,
 			  const struct proc_map *map);
 
-/* `except` are processes that are passed over; this one is anyway. 0, -errno,
- * or what `fn` returned. */
+/* Passed over are the processes of `except`, this one, and whoever was started
+ * before `since_ns` (procstat_now_ns(); 0: nobody). 0, -errno, or what `fn`
+ * returned. */
 int sharers_walk(const struct proc_map *const *maps, size_t n_maps,
-		 const pid_t *except, size_t n_except, sharers_fn fn,
-		 void *opaque);
+		 const pid_t *except, size_t n_except, uint64_t since_ns,
+		 sharers_fn fn, void *opaque);

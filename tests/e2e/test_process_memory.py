@@ -210,6 +210,72 @@ def test_children_share_memory(targets, out):
     process.assert_clean(target.pid)
 
 
+STRAY = """
+import mmap, os, sys, threading, time
+memory = mmap.mmap(-1, 64 << 20)
+memory[:] = b"A" * len(memory)
+first, last = (memoryview(memory)[at:at + 8].cast("Q")
+               for at in (0, (64 << 20) - 4096))
+first[0] = last[0] = 0
+
+def is_traced():
+    for tid in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{tid}/status") as status:
+            if "TracerPid:\\t0\\n" not in status.read():
+                return True
+    return False
+
+def write():
+    i = 0
+    while True:
+        i += 1
+        first[0] = i
+        last[0] = i
+
+def fork():
+    print("ready", flush=True)
+    while not is_traced():
+        pass
+    if not os.fork():
+        write()
+
+threading.Thread(target=fork).start()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--retries", "0"]],
+                         ids=["again", "once"])  # fmt: skip
+def test_a_child_between_infection_and_first_stop(targets, out, options):
+    """It is forked when the dump has begun, lives, and writes to two pages in
+    turn; nobody gets a userfaultfd of it. Then the image says so."""
+    n_told = 0
+    for _ in range(10):
+        target = targets.start(["/usr/bin/python3", "-c", STRAY], "^ready$")
+        dumped = process.dump(target.pid, out, *options)
+        first, last = read_pair(out, dumped.core)
+        unsafe = cli.run("inspect", out, "--json").json()["unsafe"]
+        assert unsafe or first - last in (0, 1), (first, last)
+        told = "was started meanwhile" in dumped.err
+        if told:
+            assert unsafe
+            assert ("trying again" in dumped.err) == (not options)
+        n_told += told
+        shutil.rmtree(out)
+        process.assert_clean(target.pid)
+        target.close()
+        if n_told == 2:
+            break
+    # Now and then it is forked too late, and is held back.
+    assert n_told
+
+
+def read_pair(image, core):
+    start, end = max(shared_ranges(image), key=lambda r: r[1] - r[0])
+    return [int.from_bytes(Core(core).read(at, 8), "little")
+            for at in (start, end - 4096)]  # fmt: skip
+
+
 def shared_ranges(image):
     found = cli.run("inspect", image, "--json").expect(cli.DONE).json()
     return [(int(m["start"], 16), int(m["end"], 16)) for m in found["mappings"]
