@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/util.h"
 #include "flow/cgroup_freeze.h"
+#include "flow/file_writes.h"
 #include "flow/process_images.h"
 #include "flow/process_writers.h"
 #include "flow/setup.h"
@@ -39,6 +40,7 @@ struct attempt {
 	struct subject *subjects;
 	size_t n_subjects;
 	struct mapped_files files;
+	struct file_writes file_writes;
 	struct process_images images;
 	struct tracer *tracer;
 	struct cgroup_freeze cgroup;
@@ -61,6 +63,7 @@ static void attempt_deinit(struct attempt *a)
 		subject_close(&a->subjects[i]);
 	free(a->subjects);
 	writers_deinit(&a->writers);
+	file_writes_deinit(&a->file_writes);
 	mapped_files_deinit(&a->files);
 }
 
@@ -337,6 +340,8 @@ static int take_all(struct attempt *a)
 
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_take(&a->subjects[i], a->capture);
+	if (!r)
+		r = file_writes_instant(&a->file_writes);
 	/* What was mapped since the first look as well. */
 	if (!r)
 		r = process_writers_list(a->subjects, a->n_subjects,
@@ -382,6 +387,33 @@ static int take_instant(struct attempt *a)
 	return r ? r : thawed;
 }
 
+static bool is_captured(void *opaque, size_t file)
+{
+	const struct attempt *a = opaque;
+
+	for (size_t i = 0; i < a->n_subjects; i++)
+		if (subject_captures_file(&a->subjects[i], file))
+			return true;
+	return false;
+}
+
+/* What is known to have been written does not pass where nobody may. */
+static int judge_file_writes(struct attempt *a)
+{
+	_cleanup_vm_strings_ struct vm_strings certain = {}, maybe = {};
+	int r = file_writes_list(&a->file_writes, is_captured, a, &certain,
+				 &maybe);
+
+	if (!r && certain.n_items && process_writers_are_strict(a->options)) {
+		log_error("pid %d: %s; the snapshot is discarded",
+			  a->options->pid, certain.items[0]);
+		return RESULT_INCONSISTENT;
+	}
+	if (!r)
+		r = unsafe_accept(a->options->pid, &certain, a->unsafe);
+	return r ? r : unsafe_accept(a->options->pid, &maybe, a->unsafe);
+}
+
 static int finish(struct attempt *a)
 {
 	struct image_stats *stats = a->stats;
@@ -422,6 +454,7 @@ static int dump_once(const struct dump_options *options, bool hold,
 		.unsafe = &report->unsafe,
 		.cgroup = CGROUP_FREEZE_INIT,
 		.images = PROCESS_IMAGES_INIT,
+		.file_writes = FILE_WRITES_INIT,
 		.started_ns = now_ns(),
 		.started_unix_ns = setup_unix_ns(),
 		.started_tick_ns = procstat_now_ns(),
@@ -435,6 +468,8 @@ static int dump_once(const struct dump_options *options, bool hold,
 	if (!r)
 		r = process_writers_judge(options, a.subjects, a.n_subjects,
 					  &a.writers, &report->unsafe);
+	if (!r)
+		r = file_writes_begin(&a.file_writes, &a.files);
 	if (!r)
 		r = process_images_begin(&a.images, options, a.subjects,
 					 a.n_subjects);
@@ -454,6 +489,8 @@ static int dump_once(const struct dump_options *options, bool hold,
 	stats->captured_ns = now_ns() - thawed_ns;
 	if (!r)
 		r = watch_writers(&a);
+	if (!r)
+		r = judge_file_writes(&a);
 	if (!r)
 		r = capture_drain(a.capture);
 	return r ? r : finish(&a);

@@ -221,6 +221,14 @@ int subject_take(struct subject *s, struct capture *capture)
 	return r ? r : add_covered(s);
 }
 
+bool subject_captures_file(const struct subject *s, size_t file)
+{
+	for (size_t i = 0; i < s->cover.n_parts; i++)
+		if (s->cover.parts[i].file_id && s->cover.parts[i].file == file)
+			return true;
+	return false;
+}
+
 int subject_describe(struct subject *s, const struct tracer *tracer)
 {
 	const struct tracer_thread *threads;

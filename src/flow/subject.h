@@ -68,6 +68,9 @@ int subject_prepare(struct subject *subject);
  * image are fixed from here on. */
 int subject_take(struct subject *subject, struct capture *capture);
 
+/* Whether the engine captures some of that file. */
+bool subject_captures_file(const struct subject *subject, size_t file);
+
 /* Its threads, from the tracer. */
 int subject_describe(struct subject *subject, const struct tracer *tracer);
 

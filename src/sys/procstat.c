@@ -91,6 +91,21 @@ static const char *find_line(const char *text, const char *field)
 	return at ? at + strlen(field) : NULL;
 }
 
+int procstat_read_n_writes(int proc_fd, uint64_t *n)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *at;
+	int r = read_text(proc_fd, 0, "io", &text);
+
+	if (r)
+		return r;
+	at = find_line(text, "\nsyscw:");
+	if (!at)
+		return -EPROTO;
+	*n = strtoull(at, NULL, 10);
+	return 0;
+}
+
 int procstat_read_ns_tid(int proc_fd, pid_t tid, pid_t *ns_tid)
 {
 	_cleanup_free_ char *text = NULL;

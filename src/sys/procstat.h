@@ -31,6 +31,10 @@ uint64_t procstat_now_ns(void);
 /* Whether there is such a process, and it is no zombie. */
 bool procstat_is_alive(pid_t pid);
 
+/* Calls that write, to whatever: "syscw" of /proc/PID/io, of all its threads.
+ */
+int procstat_read_n_writes(int proc_fd, uint64_t *n);
+
 /* The number of a thread in the innermost pid namespace that it is in (NSpid,
  * since 4.1). */
 int procstat_read_ns_tid(int proc_fd, pid_t tid, pid_t *ns_tid);
