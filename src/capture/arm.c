@@ -29,7 +29,6 @@
 #include "sys/pidfd.h"
 #include "sys/procfs.h"
 #include "sys/uffd.h"
-#include "sys/vmio.h"
 
 /* How much is protected with one call: the target's own page faults and
  * mappings take turns with it. */
@@ -88,6 +87,23 @@ static int protect_step(const struct capture *capture,
 	return r ? -ENOENT : uffd_protect(uffd, step);
 }
 
+/* A kernel without markers takes what lies in one mapping, and no more. */
+static int protect_mappings(struct capture *capture, struct region *region,
+			    struct range range)
+{
+	uint64_t page_size = region->desc.page_size;
+	struct range left = range, right = range;
+	int r = protect_step(capture, region, range);
+
+	if (r != -ENOENT || capture->config.markers ||
+	    range_len(range) <= page_size)
+		return r ? protect_failed(capture, region, range, r) : 0;
+	left.end = range.start + ROUND_UP(range_len(range) / 2, page_size);
+	right.start = left.end;
+	r = protect_mappings(capture, region, left);
+	return r ? r : protect_mappings(capture, region, right);
+}
+
 static int protect(struct capture *capture, struct region *region,
 		   struct range range)
 {
@@ -101,10 +117,8 @@ static int protect(struct capture *capture, struct region *region,
 				rest.start,
 				min_u64(rest.end, rest.start + PROTECT_STEP),
 			};
-			int r = protect_step(capture, region, step);
+			int r = protect_mappings(capture, region, step);
 
-			if (r)
-				r = protect_failed(capture, region, step, r);
 			if (r)
 				return r;
 			rest.start = step.end;
@@ -127,7 +141,7 @@ static int register_failed(const struct space *space, struct range range, int r)
 	else
 		log_errno(
 			r,
-			"pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous, memfd, tmpfs or hugetlbfs",
+			"pid %d: the memory at %#llx cannot be write-protected by userfaultfd (%m): it must be anonymous or, since Linux 5.19, memfd, tmpfs or hugetlbfs",
 			pid, (unsigned long long)range.start);
 	return RESULT_UNSUPPORTED;
 }
@@ -205,29 +219,6 @@ static bool next_extents(const struct region *region, size_t *extent,
 	return true;
 }
 
-/* Before markers (Linux 6.4) only pages that exist can be protected: reading
- * one puts the shared zero page there. */
-static int fill_holes(struct capture *capture, struct region *region,
-		      struct range range)
-{
-	uint64_t end = region_page(region, range.end);
-	uint64_t page = region_page(region, range.start);
-	uint8_t byte;
-	int r;
-
-	if (capture->config.markers || region->desc.fd >= 0)
-		return 0;
-	for (; (page = bitmap_find_clear(&region->populated, page, end)) < end;
-	     page++) {
-		r = vm_read(region->space->desc.pid, region_addr(region, page),
-			    &byte, 1);
-		/* Of what is not there protect() tells. */
-		if (r && !(r == -EFAULT && capture->config.mappings_change))
-			return capture_copy_failed(region, range, r);
-	}
-	return 0;
-}
-
 static int find_populated(struct capture *capture, struct region *region,
 			  struct range range, bool markers)
 {
@@ -274,7 +265,7 @@ static int arm_region(struct capture *capture, struct region *region,
 	while (next_extents(region, &extent, true, &range)) {
 		if (interrupt_pending())
 			return -EINTR;
-		r = fill_holes(capture, region, range);
+		r = holes_fill(capture, region, range);
 		if (!r)
 			r = protect(capture, region, range);
 		/* Pages that came between the first look and protection. */
@@ -539,9 +530,7 @@ static int arm_new_extents(struct capture *capture, struct region *region)
 			run.end = min_u64(run.end, empty.end);
 			if (run.start >= empty.end)
 				break;
-			r = fill_holes(capture, region, run);
-			if (!r)
-				r = protect(capture, region, run);
+			r = protect(capture, region, run);
 			if (r)
 				return r;
 		}
@@ -637,10 +626,10 @@ int capture_is_registered(struct capture *capture, unsigned space,
 }
 
 /* Whether what is protected and no page shows as such. */
-static bool tells_markers(const struct capture *capture,
-			  const struct region *region)
+static bool tells_holes(const struct capture *capture,
+			const struct region *region)
 {
-	return capture->config.markers && !capture->has_swap &&
+	return (!capture->config.markers || !capture->has_swap) &&
 	       region->desc.fd < 0 && !region->desc.shared &&
 	       !region_is_hugetlb(region);
 }
@@ -652,7 +641,7 @@ static int look_once_more(struct capture *capture, struct region *region,
 		return look_everywhere(capture, region, range);
 	bitmap_clear_range(&region->populated, region_page(region, range.start),
 			   region_page(region, range.end));
-	return find_populated(capture, region, range, true);
+	return find_populated(capture, region, range, capture->config.markers);
 }
 
 /* What was discarded or moved away before the instant may be a hole by now, of
@@ -662,7 +651,7 @@ static int look_at_removed(struct capture *capture, struct region *region)
 	uint64_t n = region_n_pages(region), first = 0, end;
 	int r = 0;
 
-	if (!tells_all(region) && !tells_markers(capture, region))
+	if (!tells_all(region) && !tells_holes(capture, region))
 		return 0;
 	for (; !r && (first = bitmap_find_set(&region->removed, first, n)) < n;
 	     first = end) {

@@ -49,11 +49,12 @@ static bool has_shared_left(const struct capture *capture,
 	return false;
 }
 
-typedef int (*protect_fn)(int uffd, struct range range);
+typedef int (*memory_fn)(const struct capture *capture, int uffd,
+			 struct range range);
 
-/* Does so with the child's mappings of what is shared, or of what is not. */
+/* Calls it with the child's mappings of what is shared, or of what is not. */
 static int for_memory(const struct capture *capture, const struct child *child,
-		      bool shared, protect_fn fn)
+		      bool shared, memory_fn fn)
 {
 	int r = 0;
 
@@ -66,7 +67,7 @@ static int for_memory(const struct capture *capture, const struct child *child,
 		    region->desc.shared != shared)
 			continue;
 		while (!r && region_next_part(region, &rest, &part))
-			r = fn(child->uffd,
+			r = fn(capture, child->uffd,
 			       (struct range){ part.addr,
 					       part.addr +
 						       range_len(part.range) });
@@ -74,22 +75,31 @@ static int for_memory(const struct capture *capture, const struct child *child,
 	return r;
 }
 
-/* Of what it cannot release the child waits until the end. */
-static int release(int uffd, struct range range)
+/* A kernel without markers takes what lies in one mapping, and no more. */
+static int do_all(const struct capture *capture, int uffd, struct range range,
+		  uffd_range_fn fn)
 {
-	int r = uffd_try_unprotect(uffd, range);
+	return capture->config.markers
+		       ? fn(uffd, range)
+		       : uffd_for_registered(uffd, range, PAGE_SIZE, fn);
+}
+
+/* Of what it cannot release the child waits until the end. */
+static int release(const struct capture *capture, int uffd, struct range range)
+{
+	int r = do_all(capture, uffd, range, uffd_try_unprotect);
 
 	return r == -ESRCH ? r : 0;
 }
 
 /* -ENOENT: some of it is not registered there, by whatever it did, or since it
  * was forked before that was; it may be written to unseen. */
-static int protect(int uffd, struct range range)
+static int protect(const struct capture *capture, int uffd, struct range range)
 {
 	int r;
 
 	for (int i = 0; i < CHANGE_TRIES; i++) {
-		r = uffd_try_protect(uffd, range);
+		r = do_all(capture, uffd, range, uffd_try_protect);
 		if (r != -EAGAIN)
 			return r;
 		uffd_wait_for_change();
@@ -120,13 +130,14 @@ static bool find_shared_page(const struct capture *capture,
 static bool is_gone(const struct capture *capture, const struct child *child,
 		    bool is_taken)
 {
-	protect_fn set = is_taken ? uffd_try_protect : uffd_try_unprotect;
+	uffd_range_fn set = is_taken ? uffd_try_protect : uffd_try_unprotect;
 	struct range page;
 
 	return find_shared_page(capture, child->space, &page) &&
 	       set(child->uffd, page) == -ESRCH;
 }
 
+/* Forgets those. */
 static void forget_gone(const struct capture *capture,
 			struct children *children, bool is_taken)
 {

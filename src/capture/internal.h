@@ -319,6 +319,16 @@ void copy_try_settle(struct capture *capture, struct space *space);
 /* Once all is captured: until it is known to be right. As copy_settle(). */
 int copy_settle_all(struct capture *capture);
 
+/* holes.c */
+
+/*
+ * While the target runs, and where the kernel has no markers: pages of `range`
+ * that do not exist come to be, so that they can be protected. 0, or, logged,
+ * the code to fail with.
+ */
+int holes_fill(const struct capture *capture, const struct region *region,
+	       struct range range);
+
 /* move.c: the fault thread, under `layout`, in MODE_CAPTURE, when it has read
  * that memory was moved or unmapped. 0, or, logged, the code to fail with. */
 int move_follow(struct capture *capture, struct space *space, struct range from,

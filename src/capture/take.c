@@ -17,28 +17,6 @@
 #include "base/result.h"
 #include "sys/uffd.h"
 
-/* What is left of a range that is registered in part only. */
-static int release_rest(struct space *space, struct range range,
-			uint64_t page_size)
-{
-	struct range half = range;
-	int r = uffd_try_unprotect(space->desc.uffd, range);
-
-	if (r == -ESRCH)
-		return 0;
-	if (r != -ENOENT)
-		return r;
-	/* The kernel stops at the first page that is not, and wakes nobody. */
-	if (range_len(range) <= page_size)
-		return 0;
-	half.end = range.start + ROUND_UP(range_len(range) / 2, page_size);
-	r = release_rest(space, half, page_size);
-	if (r)
-		return r;
-	half = (struct range){ half.end, range.end };
-	return release_rest(space, half, page_size);
-}
-
 /* The first part of `rest`; moves that behind it. -EAGAIN: the kernel refuses,
  * since it may be somewhere else by now. */
 static int release_part(const struct region *region, struct range *rest)
@@ -51,10 +29,13 @@ static int release_part(const struct region *region, struct range *rest)
 		rest->start = rest->end;
 		return 0;
 	}
-	r = release_rest(
-		region->space,
+	/* What the kernel refuses to release, it wakes nobody in. */
+	r = uffd_for_registered(
+		region->space->desc.uffd,
 		(struct range){ part.addr, part.addr + range_len(part.range) },
-		region->desc.page_size);
+		region->desc.page_size, uffd_try_unprotect);
+	if (r == -ENOENT || r == -ESRCH)
+		r = 0;
 	if (!r)
 		*rest = left;
 	return r;

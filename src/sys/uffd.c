@@ -118,6 +118,23 @@ int uffd_try_unprotect(int uffd, struct range range)
 	return writeprotect(uffd, range, 0);
 }
 
+int uffd_for_registered(int uffd, struct range range, uint64_t page_size,
+			uffd_range_fn fn)
+{
+	struct range left = range, right = range;
+	int r = fn(uffd, range), rest;
+
+	if (r != -ENOENT || range_len(range) <= page_size)
+		return r;
+	left.end = range.start + ROUND_UP(range_len(range) / 2, page_size);
+	right.start = left.end;
+	r = uffd_for_registered(uffd, left, page_size, fn);
+	if (r && r != -ENOENT)
+		return r;
+	rest = uffd_for_registered(uffd, right, page_size, fn);
+	return rest ? rest : r;
+}
+
 int uffd_wake(int uffd, struct range range)
 {
 	struct uffdio_range r = { .start = range.start,

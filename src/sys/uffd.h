@@ -63,6 +63,17 @@ int uffd_try_protect(int uffd, struct range range);
 int uffd_try_unprotect(int uffd, struct range range);
 
 /*
+ * Calls one of these for all that is registered of a range. Before Linux 6.4
+ * they take no more than lies in one mapping; and later kernels stop at the
+ * first that is not registered. So of what is refused each half is tried, down
+ * to a page of `page_size`. -ENOENT: some is not registered, all else is done.
+ * Any other error ends it.
+ */
+typedef int (*uffd_range_fn)(int uffd, struct range range);
+int uffd_for_registered(int uffd, struct range range, uint64_t page_size,
+			uffd_range_fn fn);
+
+/*
  * Wakes who waits in a range, and nothing else; they fault again if need be.
  * Also where nothing is mapped any more.
  */

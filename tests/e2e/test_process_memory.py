@@ -11,8 +11,8 @@ import pytest
 from harness import cli, host, process, victim
 from harness.core import Core
 
-KINDS = ("unmap", "free", "discard", "remap", "punch", "protect", "threads",
-         "fork", "exec")  # fmt: skip
+KINDS = ("unmap", "free", "discard", "holes", "grow", "remap", "punch",
+         "protect", "threads", "fork", "exec")  # fmt: skip
 N_DUMPS = 6
 
 

@@ -243,6 +243,84 @@ static bool round_move(struct churn *churn)
 	return whole;
 }
 
+/* What one page table covers: a page that exists, and a block of pages behind
+ * it that do not. */
+#define EXTENT_PAGES 512UL
+#define SLOW_PAGES   496UL
+#define GROW_PAGES   16UL /* that are made accessible at once */
+
+static void protect(volatile void *at, uint64_t n_pages, int protection)
+{
+	if (mprotect((void *)at, n_pages * PAGE_LEN, protection))
+		victim_die("churn: mprotect: %s", strerror(errno));
+}
+
+static void *map_extent(int protection)
+{
+	const size_t len = EXTENT_PAGES * PAGE_LEN;
+	char *at = mmap(NULL, 2 * len, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED)
+		victim_die("churn: mmap: %s", strerror(errno));
+	at = (char *)(((uintptr_t)at + len - 1) & -len);
+	madvise(at, len, MADV_NOHUGEPAGE);
+	protect(at, EXTENT_PAGES, protection);
+	protect(at, 1, PROT_READ | PROT_WRITE);
+	victim_stamp((uint64_t *)at, 0);
+	return at + PAGE_LEN;
+}
+
+/* So that most dumps find it half done. Of what is accessible. */
+static void fill_slowly(struct churn *churn, bool grow)
+{
+	churn->n_pages = grow ? 0 : SLOW_PAGES;
+	churn->step++;
+	churn->n_done = 0;
+	while (churn->n_done < SLOW_PAGES) {
+		volatile uint64_t *page =
+			&churn->at[churn->n_done * PAGE_WORDS];
+
+		if (churn->n_done == churn->n_pages) {
+			protect(page, GROW_PAGES, PROT_READ | PROT_WRITE);
+			churn->n_pages += GROW_PAGES;
+		}
+		churn->state = CHURN_FILLING;
+		victim_stamp(page, churn->step);
+		churn->n_done++;
+		usleep(500);
+	}
+	churn->state = CHURN_WHOLE;
+}
+
+static bool round_slowly(struct churn *churn, bool grow)
+{
+	bool whole;
+
+	if (!churn->at)
+		churn->at =
+			map_extent(grow ? PROT_NONE : PROT_READ | PROT_WRITE);
+	fill_slowly(churn, grow);
+	whole = is_whole(churn);
+	churn->state = CHURN_NONE;
+	madvise((void *)churn->at, SLOW_PAGES * PAGE_LEN, MADV_DONTNEED);
+	if (grow)
+		protect(churn->at, SLOW_PAGES, PROT_NONE);
+	return whole;
+}
+
+/* Pages come to be between others. */
+static bool round_holes(struct churn *churn)
+{
+	return round_slowly(churn, false);
+}
+
+/* The same where nobody may look before, as a heap grows. */
+static bool round_grow(struct churn *churn)
+{
+	return round_slowly(churn, true);
+}
+
 static bool round_punch(struct churn *churn)
 {
 	int fd = memfd_create("victim-churn", MFD_CLOEXEC);
@@ -348,6 +426,8 @@ struct churn churns[] = {
 	{ "unmap", round_unmap },
 	{ "free", round_free },
 	{ "discard", round_discard },
+	{ "holes", round_holes },
+	{ "grow", round_grow },
 	{ "remap", round_remap },
 	{ "move", round_move },
 	{ "move2", round_move },
