@@ -236,19 +236,11 @@ static int find_populated(struct capture *capture, struct region *region,
 	return 0;
 }
 
-/* Whether it is a file of which each page is known to exist or not, and that
- * matters: a hole where there was a page is a loss. */
-static bool tells_all(const struct region *region)
-{
-	return region->desc.may_be_punched && region->desc.fd >= 0 &&
-	       region->desc.shared && !region_is_hugetlb(region);
-}
-
 /* What has gone is seen, too, where that can be told. */
 static int look_anew(struct capture *capture, struct region *region,
 		     struct range range, bool markers)
 {
-	if (tells_all(region))
+	if (region_is_file(region))
 		bitmap_clear_range(&region->populated,
 				   region_page(region, range.start),
 				   region_page(region, range.end));
@@ -439,7 +431,7 @@ static int protect_noted(struct capture *capture, struct region *region,
 	}
 	r = protect(capture, region, range);
 	/* A writer may have been stopped before the page came to be. */
-	if (!r && tells_all(region))
+	if (!r && region_has_file(region))
 		r = look_everywhere(capture, region, range);
 	return r;
 }
@@ -490,10 +482,32 @@ static int protect_noted_everywhere(struct capture *capture, uint64_t *n_pages)
 	return r ? r : atomic_load(&capture->verdict);
 }
 
+/*
+ * Who had begun to discard memory before it was registered punches its hole
+ * when he likes, and nothing tells of that. So the files are looked at once
+ * more, while there is time for it.
+ */
+static int look_at_all_files(struct capture *capture)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
+		struct region *region = capture->regions[i];
+
+		if (region->registered && region_is_file(region))
+			r = look_anew(capture, region, region->desc.range,
+				      false);
+	}
+	return r;
+}
+
 int capture_settle(struct capture *capture)
 {
 	uint64_t before = UINT64_MAX, n;
+	int looked = look_at_all_files(capture);
 
+	if (looked)
+		return capture_fail(capture, looked);
 	for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
 		int r = protect_noted_everywhere(capture, &n);
 
@@ -637,7 +651,7 @@ static bool tells_holes(const struct capture *capture,
 static int look_once_more(struct capture *capture, struct region *region,
 			  struct range range)
 {
-	if (tells_all(region))
+	if (region_has_file(region))
 		return look_everywhere(capture, region, range);
 	bitmap_clear_range(&region->populated, region_page(region, range.start),
 			   region_page(region, range.end));
@@ -651,7 +665,7 @@ static int look_at_removed(struct capture *capture, struct region *region)
 	uint64_t n = region_n_pages(region), first = 0, end;
 	int r = 0;
 
-	if (!tells_all(region) && !tells_holes(capture, region))
+	if (!region_has_file(region) && !tells_holes(capture, region))
 		return 0;
 	for (; !r && (first = bitmap_find_set(&region->removed, first, n)) < n;
 	     first = end) {

@@ -42,6 +42,9 @@ int capture_new(struct capture **out, const struct capture_config *config)
 	init_lock(&capture->settle_lock, PTHREAD_MUTEX_DEFAULT);
 	init_lock(&capture->now_lock, PTHREAD_MUTEX_DEFAULT);
 	r = fault_thread_init(capture);
+	capture->hole_fd = r ? -1 : filemap_open();
+	if (capture->hole_fd < 0 && !r)
+		r = log_errno(capture->hole_fd, "userfaultfd: %m");
 	if (r) {
 		capture_free(capture);
 		return r;
@@ -302,6 +305,7 @@ struct capture *capture_free(struct capture *capture)
 
 	output_join(capture);
 	layout_deinit(capture);
+	close_fd(&capture->hole_fd);
 	fault_thread_deinit(capture);
 	if (capture->has_pool)
 		slab_pool_deinit(&capture->pool);

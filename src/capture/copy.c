@@ -37,11 +37,6 @@
 #define TRY_NS	  300000
 #define SPIN_NS	  20000
 
-static bool is_read_from_file(const struct region *region)
-{
-	return region->desc.fd >= 0 && region->desc.shared;
-}
-
 int range_list_add(struct range_list *list, struct range range)
 {
 	size_t max = list->max * 2 + 16;
@@ -139,7 +134,7 @@ static int judge(struct region *region, const struct region_place *place,
 	}
 	if (r == -ENOENT || r == -ESTALE || is_passed(space, place))
 		return -EAGAIN;
-	if (is_read_from_file(region))
+	if (region_is_file(region))
 		return r;
 	for (size_t i = 0; !r && i < place->n; i++)
 		r = set_unsettled(region, &place->part[i]);
@@ -150,7 +145,7 @@ static int copy_once(struct capture *capture, struct region *region,
 		     struct range range, struct filler *filler)
 {
 	bool locks = !filler->changes, keeps = locks && filler->insists;
-	bool all = capture->config.markers && !is_read_from_file(region);
+	bool all = capture->config.markers && !region_is_file(region);
 	struct slab *slab = filler->slab;
 	size_t used = slab->used, n_segments = slab->n_segments;
 	struct region_place place;

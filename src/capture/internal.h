@@ -123,6 +123,7 @@ struct shared_file {
 
 struct capture {
 	struct capture_config config;
+	int hole_fd;		/* of filemap_open() */
 	pthread_mutex_t layout; /* recursive */
 	/* What of spaces is unsettled or passed; inside of `layout`. */
 	pthread_mutex_t settle_lock;
@@ -206,6 +207,34 @@ static inline void range_list_deinit(struct range_list *list)
 {
 	free(list->ranges);
 }
+
+/* region.c */
+
+/* The addresses of `run`, which is in or behind part *i of the place, go to the
+ * end of `remote`, which has *n. */
+void region_add_remote(const struct region_place *place, size_t *i,
+		       struct range run, struct range *remote, size_t *n);
+
+/* Reads them from the target, one behind another: 0, -ENOENT or -errno. */
+int region_read(const struct region *region, const struct range *remote,
+		size_t n, uint8_t *to);
+
+/* file.c: the file behind a region, if there is one */
+
+int file_init(struct region *region, int hole_fd);
+void file_deinit(struct region *region);
+
+/* Marks as populated what the file has now. */
+void file_find_populated(struct region *region, struct range range);
+
+/* Copies populated pages, all of `run`, of a shared mapping. 0; -ENOENT: some
+ * of them have gone; -errno. */
+int file_copy(const struct region *region, struct range run, uint8_t *to);
+
+/* The same for the populated pages of `range`, one extent at most, that a
+ * private mapping shows. */
+int file_copy_private(const struct region *region, struct range range,
+		      const struct region_place *place, uint8_t *to);
 
 /* alias.c */
 int alias_add(struct capture *capture, struct region *region);

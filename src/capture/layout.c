@@ -136,10 +136,13 @@ static int add_region(struct capture *capture, struct region *region,
 		      const struct region_desc *desc)
 {
 	struct space *space = capture->spaces[desc->space];
-	int r = region_init(region, desc, capture->config.granule_bytes);
+	int r = region_init(region, desc, capture->config.granule_bytes,
+			    capture->hole_fd);
 
 	if (r)
-		return r;
+		return log_errno(
+			r, "pid %d: preparing for its memory at %#llx: %m",
+			space->desc.pid, (unsigned long long)desc->range.start);
 	region->number = capture->n_regions;
 	region->space = space;
 	pthread_mutex_lock(&capture->layout);

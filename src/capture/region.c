@@ -3,41 +3,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/io.h"
-#include "sys/mapcopy.h"
 #include "sys/pagemap.h"
 #include "sys/vmio.h"
-
-/* Reading from a mapping is up to twice as fast as read(2). Where it fails
- * (say, for want of huge pages to reserve), read(2) does. */
-static int map_shared(struct region *region)
-{
-	const struct region_desc *desc = &region->desc;
-	int r;
-
-	if (desc->fd < 0 || !desc->shared || desc->may_be_punched)
-		return 0;
-	r = mapcopy_install();
-	if (r)
-		return r;
-	region->mapping = mmap(NULL, range_len(desc->range), PROT_READ,
-			       MAP_SHARED | MAP_NORESERVE, desc->fd,
-			       (off_t)desc->fd_offset);
-	if (region->mapping == MAP_FAILED)
-		region->mapping = NULL;
-	return 0;
-}
-
-static void unmap_shared(struct region *region)
-{
-	if (region->mapping)
-		munmap(region->mapping, range_len(region->desc.range));
-	region->mapping = NULL;
-}
 
 static struct region_parts *new_parts(size_t n)
 {
@@ -161,7 +129,7 @@ void region_find_place(const struct region *region, struct range range,
 }
 
 int region_init(struct region *region, const struct region_desc *desc,
-		uint64_t granule_bytes)
+		uint64_t granule_bytes, int hole_fd)
 {
 	uint64_t n_pages = range_len(desc->range) / PAGE_SIZE;
 	uint64_t n_blocks;
@@ -194,7 +162,7 @@ int region_init(struct region *region, const struct region_desc *desc,
 	if (!r)
 		r = init_parts(region);
 	if (!r)
-		r = map_shared(region);
+		r = file_init(region, hole_fd);
 	if (r)
 		region_deinit(region);
 	return r;
@@ -202,7 +170,7 @@ int region_init(struct region *region, const struct region_desc *desc,
 
 void region_deinit(struct region *region)
 {
-	unmap_shared(region);
+	file_deinit(region);
 	free(region->parts);
 	free(region->extents);
 	bitmap_deinit(&region->populated);
@@ -275,79 +243,23 @@ static int mark_populated(struct range run, unsigned flags, void *data)
 	return 0;
 }
 
-static void mark_file_data(struct region *region, struct range range)
-{
-	const struct region_desc *desc = &region->desc;
-	uint64_t to_file = desc->fd_offset - desc->range.start;
-	uint64_t at = range.start;
-
-	while (at < range.end) {
-		off_t data = lseek(desc->fd, (off_t)(at + to_file), SEEK_DATA);
-		off_t hole;
-
-		if (data < 0 && errno == ENXIO)
-			return;
-		hole = data < 0 ? -1 : lseek(desc->fd, data, SEEK_HOLE);
-		if (hole <= data) {
-			/* Cannot tell: read all of it. */
-			data = (off_t)(at + to_file);
-			hole = (off_t)(range.end + to_file);
-		}
-		if ((uint64_t)data - to_file >= range.end)
-			return;
-		bitmap_set_range(
-			&region->populated,
-			region_page(region, (uint64_t)data - to_file),
-			region_page(region,
-				    min_u64(ROUND_UP((uint64_t)hole - to_file,
-						     PAGE_SIZE),
-					    range.end)));
-		at = ROUND_UP((uint64_t)hole - to_file, PAGE_SIZE);
-	}
-}
-
-/* hugetlbfs knows no holes, but how much is allocated: unless the page tables
- * show just that, any page may exist. */
-static void mark_hugetlb_file(struct region *region)
-{
-	uint64_t n_pages = region_n_pages(region);
-	uint64_t mapped = bitmap_count(&region->populated, 0, n_pages);
-	struct range all = region->desc.range;
-	struct region_part part;
-	struct stat st;
-
-	if (!fstat(region->desc.fd, &st) &&
-	    (uint64_t)st.st_blocks * 512 ==
-		    (region->desc.shared ? mapped * PAGE_SIZE : 0))
-		return;
-	while (region_next_part(region, &all, &part))
-		bitmap_set_range(&region->populated,
-				 region_page(region, part.range.start),
-				 region_page(region, part.range.end));
-	/* A read of a hole through the mapping would allocate a page. */
-	unmap_shared(region);
-}
-
 int region_find_populated(struct region *region, int pagemap_fd,
 			  struct range range, bool markers)
 {
 	struct find_arg arg = { region, markers };
-	bool hugetlb = region_is_hugetlb(region);
 	struct region_part part;
 	int r;
 
 	while (region_next_part(region, &range, &part)) {
-		if (region->desc.fd < 0 || !region->desc.shared || hugetlb) {
+		if (!region_is_file(region)) {
 			r = pagemap_walk(pagemap_fd, part.range, mark_populated,
 					 &arg);
 			if (r)
 				return r;
 		}
-		if (region->desc.fd >= 0 && !hugetlb)
-			mark_file_data(region, part.range);
+		if (region_has_file(region))
+			file_find_populated(region, part.range);
 	}
-	if (region->desc.fd >= 0 && hugetlb)
-		mark_hugetlb_file(region);
 	return 0;
 }
 
@@ -408,57 +320,7 @@ int region_check_protected(const struct region *region, int pagemap_fd,
 	return r;
 }
 
-static int copy_from_mapping(const struct region *region, struct range run,
-			     uint8_t *to)
-{
-	uint8_t *from =
-		region->mapping + (run.start - region->desc.range.start);
-	size_t len = range_len(run);
-	int r;
-
-	/* All page-table entries at once, instead of a fault for each few. */
-	madvise(from, len, MADV_POPULATE_READ);
-	r = mapcopy(to, from, len);
-	/* They count as our memory while they are mapped. */
-	madvise(from, len, MADV_DONTNEED);
-	return r;
-}
-
-/*
- * Holes punched into a file (fallocate(2), a balloon's way to give pages back)
- * take away what was there, and no userfaultfd tells. Looked for after the
- * copy, which then may have got zeros. hugetlbfs cannot tell.
- */
-static int check_no_hole(const struct region *region, struct range run)
-{
-	uint64_t to_file = region->desc.fd_offset - region->desc.range.start;
-	off_t hole;
-
-	if (region_is_hugetlb(region))
-		return 0;
-	hole = lseek(region->desc.fd, (off_t)(run.start + to_file), SEEK_HOLE);
-	return hole >= 0 && (uint64_t)hole < run.end + to_file ? -ENOENT : 0;
-}
-
-static int copy_from_file(const struct region *region, struct range run,
-			  uint8_t *to)
-{
-	int r;
-
-	if (region->mapping)
-		r = copy_from_mapping(region, run, to);
-	else
-		r = io_pread_full(region->desc.fd, to, range_len(run),
-				  region->desc.fd_offset + run.start -
-					  region->desc.range.start);
-	if (!r && region->desc.may_be_punched)
-		r = check_no_hole(region, run);
-	/* The file was truncated. */
-	return r == -ENODATA || r == -EFAULT ? -ENOENT : r;
-}
-
-/* The addresses of `run`, which is in or behind part *i of the place. */
-static void add_remote(const struct region_place *place, size_t *i,
+void region_add_remote(const struct region_place *place, size_t *i,
 		       struct range run, struct range *remote, size_t *n)
 {
 	for (; *i < place->n && place->part[*i].range.start < run.end; ++*i) {
@@ -475,44 +337,77 @@ static void add_remote(const struct region_place *place, size_t *i,
 	}
 }
 
+int region_read(const struct region *region, const struct range *remote,
+		size_t n, uint8_t *to)
+{
+	const struct capture_space *space = &region->space->desc;
+	size_t n_read;
+	int r = vm_read_ranges(space->pid, remote, n, to, &n_read);
+
+	/* Not readable, or not there. */
+	if (r == -EFAULT && space->mem_fd >= 0)
+		r = vm_read_ranges_forced(space->mem_fd, remote, n, to);
+	return r == -EFAULT ? -ENOENT : r;
+}
+
+/* The segments of what is copied of `range` to the slab's end. */
+static size_t add_segments(const struct region *region, struct range range,
+			   struct slab *slab)
+{
+	uint64_t end = region_page(region, range.end);
+	uint64_t page = region_page(region, range.start), next;
+	size_t n = 0;
+
+	while ((page = bitmap_find_set(&region->populated, page, end)) < end) {
+		next = bitmap_find_clear(&region->populated, page, end);
+		slab->segments[slab->n_segments++] =
+			(struct segment){ region->number, page, next - page };
+		n += next - page;
+		page = next;
+	}
+	return n * PAGE_SIZE;
+}
+
+/* All segments from *segment on. */
+static int copy_runs(const struct region *region,
+		     const struct region_place *place,
+		     const struct segment *segment, const struct segment *end,
+		     uint8_t *to)
+{
+	struct range remote[PMD_PAGES];
+	size_t n = 0, i = 0;
+	int r = 0;
+
+	for (; !r && segment < end; segment++) {
+		struct range run = {
+			region_addr(region, segment->first),
+			region_addr(region, segment->first + segment->n),
+		};
+
+		if (!region_is_file(region)) {
+			region_add_remote(place, &i, run, remote, &n);
+			continue;
+		}
+		r = file_copy(region, run, to);
+		to += range_len(run);
+	}
+	return n ? region_read(region, remote, n, to) : r;
+}
+
 int region_copy(const struct region *region, struct range range,
 		const struct region_place *place, struct slab *slab)
 {
-	uint64_t end = region_page(region, range.end);
-	uint64_t page = region_page(region, range.start);
-	struct range remote[PMD_PAGES];
+	const struct segment *first = slab->segments + slab->n_segments;
+	size_t len = add_segments(region, range, slab);
 	uint8_t *to = slab->data + slab->used;
-	size_t n = 0, len = 0, i = 0, n_read;
-	int r = 0;
+	int r;
 
-	while ((page = bitmap_find_set(&region->populated, page, end)) < end) {
-		uint64_t next =
-			bitmap_find_clear(&region->populated, page, end);
-		struct range run = { region_addr(region, page),
-				     region_addr(region, next) };
-
-		slab->segments[slab->n_segments++] =
-			(struct segment){ region->number, page, next - page };
-		if (region->desc.fd >= 0 && region->desc.shared)
-			r = copy_from_file(region, run, to + len);
-		else
-			add_remote(place, &i, run, remote, &n);
-		if (r)
-			return r;
-		len += range_len(run);
-		page = next;
-	}
-
-	if (n) {
-		r = vm_read_ranges(region->space->desc.pid, remote, n, to,
-				   &n_read);
-		/* Not readable, or not there. */
-		if (r == -EFAULT && region->space->desc.mem_fd >= 0)
-			r = vm_read_ranges_forced(region->space->desc.mem_fd,
-						  remote, n, to);
-		if (r)
-			return r == -EFAULT ? -ENOENT : r;
-	}
-	slab->used += len;
-	return 0;
+	if (region_has_file(region) && !region->desc.shared)
+		r = file_copy_private(region, range, place, to);
+	else
+		r = copy_runs(region, place, first,
+			      slab->segments + slab->n_segments, to);
+	if (!r)
+		slab->used += len;
+	return r;
 }

@@ -27,6 +27,7 @@
 #include "base/bitmap.h"
 #include "base/util.h"
 #include "capture/slab.h"
+#include "sys/filemap.h"
 
 enum extent_flags {
 	EXTENT_ARMED = 1,
@@ -45,9 +46,6 @@ struct region_desc {
 	int fd;
 	uint64_t fd_offset;
 	bool shared; /* mapped shared: the file is the memory */
-	/* Holes may be punched into the file: it is read by read(2) alone,
-	 * since to read a hole through a mapping fills it, and none is seen. */
-	bool may_be_punched;
 	/*
 	 * Which file it is, where other regions may map it, too, in this space
 	 * or another: what is written through one changes all that overlap in
@@ -91,14 +89,14 @@ struct region {
 	unsigned number;
 	bool registered;
 	struct region_parts *parts;
-	uint64_t n_moves; /* of some of it, since the capture began */
-	/* Shared memory, to be read; NULL where that may not be mapped. */
-	uint8_t *mapping;
-	uint64_t base;	  /* range.start, rounded down to an extent */
-	unsigned granule; /* pages; a power of two, at most PMD_PAGES */
+	uint64_t n_moves;	/* of some of it, since the capture began */
+	struct filemap filemap; /* of the file behind it: file.c */
+	uint64_t base;		/* range.start, rounded down to an extent */
+	unsigned granule;	/* pages; a power of two, at most PMD_PAGES */
 	size_t n_extents;
 	uint8_t *extents; /* enum extent_flags each */
 	struct bitmap populated;
+	struct bitmap backed; /* private mappings: pages that the file has */
 	struct bitmap noted;
 	struct bitmap removed; /* changed since arming: see the freeze */
 	struct bitmap todo;    /* by block number */
@@ -106,14 +104,28 @@ struct region {
 	struct bitmap wanted; /* a fault waits, and the owner won't release */
 };
 
+/* Whether holes of its file tell what is not there: a hole where there was a
+ * page is a loss. */
+static inline bool region_has_file(const struct region *region)
+{
+	return region->desc.fd >= 0 && !region->desc.guard;
+}
+
+/* Whether what is there, is there wherever it is mapped. */
+static inline bool region_is_file(const struct region *region)
+{
+	return region_has_file(region) && region->desc.shared;
+}
+
 struct block {
 	uint64_t number;
 	struct range range; /* of addresses, within the region */
 };
 
-/* `granule_bytes`: a power of two from 4 KiB to 2 MiB. */
+/* `granule_bytes`: a power of two from 4 KiB to 2 MiB; `hole_fd`: of
+ * filemap_open(). */
 int region_init(struct region *region, const struct region_desc *desc,
-		uint64_t granule_bytes);
+		uint64_t granule_bytes, int hole_fd);
 void region_deinit(struct region *region);
 
 static inline uint64_t region_n_pages(const struct region *region)
@@ -181,7 +193,6 @@ static inline bool region_is_hugetlb(const struct region *region)
  * Marks as populated what the page tables and the file hold now, within
  * `range`. Behind an armed range a page that shows as swapped may be a mere
  * marker of its protection: with `markers` it is not taken for a page.
- * Files that can't tell their holes count as populated throughout.
  */
 int region_find_populated(struct region *region, int pagemap_fd,
 			  struct range range, bool markers);

@@ -131,7 +131,6 @@ static int add_region(struct cover *cover, struct capture *capture,
 		.fd_offset = part->file_offset,
 		.file_id = part->file_id,
 		.shared = part->shared,
-		.may_be_punched = true,
 	};
 
 	return capture_add_region(capture, &desc);

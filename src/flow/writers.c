@@ -309,7 +309,6 @@ static int arm_part(const struct writers *w, const struct writer *writer,
 		.fd = file->fd,
 		.fd_offset = part->offset,
 		.shared = true,
-		.may_be_punched = true,
 		.file_id = file->id,
 		.guard = true,
 	};

@@ -22,22 +22,30 @@ int uffd_init(int uffd, uint64_t features)
 	return ioctl(uffd, UFFDIO_API, &api) ? -errno : 0;
 }
 
-int uffd_query_features(uint64_t *features)
+int uffd_open_own(int flags)
 {
-	_cleanup_close_ int fd = -1;
-	struct uffdio_api api = { .api = UFFD_API };
+	_cleanup_close_ int dev = -1;
+	int fd;
 
-	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	flags |= O_CLOEXEC | O_NONBLOCK;
+	fd = (int)syscall(SYS_userfaultfd, flags);
+
 	if (fd < 0 && errno == EPERM) {
-		_cleanup_close_ int dev =
-			open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-
+		dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 		if (dev < 0)
 			return -EPERM;
-		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, flags);
 	}
+	return fd < 0 ? -errno : fd;
+}
+
+int uffd_query_features(uint64_t *features)
+{
+	_cleanup_close_ int fd = uffd_open_own(0);
+	struct uffdio_api api = { .api = UFFD_API };
+
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (ioctl(fd, UFFDIO_API, &api))
 		return -errno;
 	*features = api.features;

@@ -34,9 +34,13 @@
 int uffd_init(int uffd, uint64_t features);
 
 /*
- * What this kernel knows, asked of a descriptor of our own. -EPERM where even
- * that is not allowed, -ENOSYS where there is no userfaultfd.
+ * A descriptor that acts on our own memory, not initialised. `flags` may be
+ * UFFD_USER_MODE_ONLY, which asks for no right. -EPERM where even that is not
+ * allowed, -ENOSYS where there is no userfaultfd.
  */
+int uffd_open_own(int flags);
+
+/* What this kernel knows, asked of such a descriptor. */
 int uffd_query_features(uint64_t *features);
 
 /*
