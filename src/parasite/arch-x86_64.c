@@ -40,8 +40,10 @@
 #define SCAN_OVERLAP 16
 
 /* No gadget is longer. */
-#define GADGET_MAX 16
+#define GADGET_MAX   16
 #define SCAN_MAX     (64 * MIB)
+/* Of all of a target's code: it may map as much as it likes. */
+#define SCAN_ALL_MAX (4 * GIB)
 
 struct store_form {
 	uint8_t code[9];
@@ -139,13 +141,16 @@ static bool is_complete(const struct arch_gadgets *g)
 
 /* What cannot be read holds no gadget. */
 static void scan_map(pid_t pid, const struct proc_map *map, uint8_t *buf,
-		     struct arch_gadgets *g)
+		     struct arch_gadgets *g, uint64_t *budget)
 {
 	uint64_t end = min_u64(map->range.end, map->range.start + SCAN_MAX);
 
 	for (uint64_t at = map->range.start; at < end && !is_complete(g);) {
 		size_t len = min_u64(end - at, SCAN_CHUNK);
 
+		if (len > *budget)
+			return;
+		*budget -= len;
 		if (vm_read(pid, at, buf, len))
 			return;
 		scan_chunk(buf, len, at, g);
@@ -167,6 +172,7 @@ int arch_find_gadgets(pid_t pid, const struct proc_maps *maps,
 {
 	_cleanup_free_ uint8_t *buf = malloc(SCAN_CHUNK);
 	enum { VDSO, LIBC, OTHER } pass;
+	uint64_t budget = SCAN_ALL_MAX;
 
 	if (!buf)
 		return -ENOMEM;
@@ -183,7 +189,7 @@ int arch_find_gadgets(pid_t pid, const struct proc_maps *maps,
 			if (pass == VDSO ? vdso && !map->write
 					 : is_code_file(map) &&
 						   libc == (pass == LIBC))
-				scan_map(pid, map, buf, gadgets);
+				scan_map(pid, map, buf, gadgets, &budget);
 		}
 	}
 	return gadgets->syscall_ret && gadgets->sigreturn ? 0 : -ENOENT;

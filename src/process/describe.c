@@ -2,6 +2,7 @@
 #include "process/describe.h"
 
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -88,11 +89,27 @@ static int read_strings(const struct target *target, const char *name,
 	return split(text, len, list, n_list);
 }
 
+/* Up to the first AT_NULL, in whole entries: all that readers take. */
+static size_t sound_auxv_len(const uint8_t *auxv, size_t len)
+{
+	Elf64_auxv_t entry;
+
+	for (size_t at = 0; len - at >= sizeof(entry); at += sizeof(entry)) {
+		memcpy(&entry, auxv + at, sizeof(entry));
+		if (entry.a_type == AT_NULL)
+			return at + sizeof(entry);
+	}
+	return 0;
+}
+
 static int read_auxv(struct image_process *process, const struct target *target)
 {
 	int r = io_read_file(target->proc_fd, "auxv", AUXV_MAX,
 			     (char **)&process->auxv, &process->auxv_len);
 
+	if (!r)
+		process->auxv_len =
+			sound_auxv_len(process->auxv, process->auxv_len);
 	return r == -ENOENT ? -ESRCH : r;
 }
 

@@ -13,6 +13,9 @@
 #define MAX_PHDRS 128
 #define MAX_NOTES (64 * KIB)
 
+/* A build id is 16 or 20 bytes; what is longer an image may not say. */
+#define MAX_BUILD_ID 64
+
 static void look_at(struct mapped_file *file)
 {
 	unsigned char ident[SELFMAG];
@@ -86,6 +89,7 @@ static char *find_build_id(const uint8_t *notes, size_t len)
 		if (end > len)
 			return NULL;
 		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 &&
+		    note.n_descsz && note.n_descsz <= MAX_BUILD_ID &&
 		    !memcmp(notes + name, ELF_NOTE_GNU, 4))
 			return to_hex(notes + desc, note.n_descsz);
 		at = end;

@@ -68,7 +68,14 @@ static void parse_text(struct optlist *list, const char *text)
 		} else if (cursor == text) {
 			value = take_value(list, &cursor);
 		} else {
-			key = take_value(list, &cursor);
+			/* A flag; in its name a comma is not doubled, and
+			 * without a name there is none. */
+			key = copy(list, cursor, key_len);
+			cursor += key_len + (cursor[key_len] == ',');
+			if (key && !*key) {
+				free(key);
+				continue;
+			}
 		}
 		if (list->no_memory) {
 			free(key);

@@ -15,8 +15,10 @@
 
 /* What is read at once; and how much in all before giving up: the structures
  * are in QEMU's heap, of some MiB, which is looked at first. */
-#define CHUNK	 (4 * MIB)
-#define READ_MAX (8 * GIB)
+#define CHUNK	      (4 * MIB)
+#define READ_MAX      (8 * GIB)
+/* A target can fill its memory with what looks like a block, and is none. */
+#define SEARCH_MAX_NS 60000000000ull
 
 #define FLAG_SHARED	(1u << 1)
 #define FLAG_RESIZEABLE (1u << 2)
@@ -52,6 +54,7 @@ struct scan {
 	struct ram_blocks *blocks;
 	size_t n_found;
 	uint64_t bytes_read;
+	uint64_t deadline_ns;
 	uint8_t *buf; /* CHUNK bytes */
 };
 
@@ -150,6 +153,12 @@ static bool is_done(const struct scan *scan)
 	return scan->n_found == scan->blocks->n_blocks;
 }
 
+static bool is_over(const struct scan *scan)
+{
+	return is_done(scan) || scan->bytes_read > READ_MAX ||
+	       now_ns() >= scan->deadline_ns;
+}
+
 static void search_chunk(struct scan *scan, uint64_t addr, size_t len)
 {
 	size_t i;
@@ -162,7 +171,7 @@ static void search_chunk(struct scan *scan, uint64_t addr, size_t len)
 		if (!may_be_block(remote))
 			continue;
 		try_position(scan, addr + i, remote);
-		if (is_done(scan))
+		if (is_over(scan))
 			return;
 	}
 }
@@ -190,7 +199,7 @@ static int search_range(struct scan *scan, struct range range)
 		len = min_u64(range.end - addr, CHUNK);
 		read_chunk(scan, addr, len);
 		search_chunk(scan, addr, len);
-		if (is_done(scan) || scan->bytes_read > READ_MAX)
+		if (is_over(scan))
 			return 1;
 		if (addr + len == range.end)
 			return 0;
@@ -339,8 +348,13 @@ static int report_missing(const struct scan *scan)
 int ramscan_find(pid_t pid, int proc_fd, const struct proc_maps *maps,
 		 struct ram_blocks *blocks, struct ramscan_stats *stats)
 {
-	struct scan scan = { .pid = pid, .maps = maps, .blocks = blocks };
 	uint64_t start_ns = now_ns();
+	struct scan scan = {
+		.pid = pid,
+		.maps = maps,
+		.blocks = blocks,
+		.deadline_ns = start_ns + SEARCH_MAX_NS,
+	};
 	unsigned n_maps = 0;
 	size_t i;
 	int r;

@@ -23,7 +23,8 @@ struct cgroup {
 
 /*
  * The cgroup that a process is in. -ENOENT: it is in the root, which has no
- * freezer, or there is no cgroup v2; -EBUSY: it is frozen already.
+ * freezer, or there is no cgroup v2; -EBUSY: it is frozen already. To be closed
+ * either way.
  */
 int cgroup_open(struct cgroup *cgroup, int proc_fd);
 void cgroup_close(struct cgroup *cgroup);

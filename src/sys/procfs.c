@@ -121,6 +121,14 @@ static int parse_map(char *line, struct proc_map *map)
 	return 0;
 }
 
+/* Also while the process changes them (Documentation/filesystems/proc.rst). */
+static bool is_ascending(const struct proc_maps *maps)
+{
+	const struct proc_map *last = &maps->maps[maps->n_maps - 1];
+
+	return maps->n_maps == 1 || last[-1].range.end <= last->range.start;
+}
+
 int procfs_read_maps(int proc_fd, struct proc_maps *maps)
 {
 	_cleanup_free_ char *text = NULL;
@@ -146,11 +154,14 @@ int procfs_read_maps(int proc_fd, struct proc_maps *maps)
 			break;
 		*next++ = '\0';
 		r = parse_map(line, &maps->maps[maps->n_maps]);
+		if (!r)
+			maps->n_maps++;
+		if (!r && !is_ascending(maps))
+			r = -EPROTO;
 		if (r) {
 			proc_maps_deinit(maps);
 			return r;
 		}
-		maps->n_maps++;
 	}
 	return 0;
 }
