@@ -5,11 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
 #include "cmd/dump_parse.h"
+#include "cmd/front.h"
 #include "cmd/progress.h"
 #include "flow/dump.h"
 #include "sys/pidlist.h"
@@ -166,6 +168,10 @@ static int add_pid(struct pid_list *pids, const char *text)
 
 	if (r || pid_is_in(pid, pids->pids, pids->n))
 		return r;
+	if (pid == getpid()) {
+		log_error("pid %d: is snapuffd itself", pid);
+		return RESULT_UNSUPPORTED;
+	}
 	return pid_list_append(pids, pid);
 }
 
@@ -269,7 +275,7 @@ static int run(int argc, char **argv)
 		r = require_arguments(&cmd_dump, argc, 0, "");
 	if (!r)
 		r = check_options(&options, &common);
-	if (!r)
+	if (!r && !front_wait(&r))
 		r = dump(&options, &common, &progress, max_pause_ms);
 	free(pids.pids);
 	return r;

@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "flow/dump_process.h"
 #include "flow/dump_vm.h"
+#include "flow/former.h"
 #include "qemu/program.h"
 #include "sys/procfs.h"
 
@@ -63,6 +64,15 @@ bool dump_makes_many(const struct dump_options *options)
 	return options->tree || options->n_also;
 }
 
+static int wait_for_former(const struct dump_options *options)
+{
+	int r = former_wait(options->pid);
+
+	for (size_t i = 0; !r && i < options->n_also; i++)
+		r = former_wait(options->also[i]);
+	return r;
+}
+
 int flow_dump(const struct dump_options *options, struct dump_report *report)
 {
 	int r;
@@ -74,8 +84,11 @@ int flow_dump(const struct dump_options *options, struct dump_report *report)
 	r = check_format(options, report->kind);
 	if (r)
 		return r;
-	r = report->kind == IMAGE_KIND_QEMU ? dump_vm(options, report)
-					    : dump_process(options, report);
+	r = wait_for_former(options);
+	if (!r)
+		r = report->kind == IMAGE_KIND_QEMU
+			    ? dump_vm(options, report)
+			    : dump_process(options, report);
 	if (r == -EINTR)
 		log_error(
 			"pid %d: interrupted; the target runs on, nothing was kept",

@@ -409,9 +409,10 @@ def test_interrupted(target, out, name):
 def test_killed(target, out):
     with unharmed(target), held_dump(target, out) as running:
         running.signal(signal.SIGKILL)
+        running.resume()
         running.process.communicate()
         target.wait_checks(1)
-    assert not out.exists()
+        assert_nothing_left(out)
     # And what it left does not get in the way of the next one.
     cli.run("dump", "--pid", target.pid, "--out",
             out.with_name("next")).expect(cli.DONE)  # fmt: skip

@@ -221,6 +221,7 @@ def test_killed_dumper_lets_all_run(source, scribble, out):
                      "--writers", "auto") as dumping:  # fmt: skip
         dumping.hold_when_armed(scribbler.pid)
         dumping.signal(signal.SIGKILL)
+        dumping.resume()
         dumping.wait()
     scribbler.goes_on()
     source.wait_checks(1)

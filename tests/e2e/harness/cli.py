@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs the program under test, which the environment names in SNAPUFFD."""
 
+import contextlib
 import json
 import os
 import signal
@@ -81,7 +82,9 @@ def run(*args, timeout=120, prefix=(), exe=None):
 class Running:
     """A verb under way, to be stopped, signalled and waited for.
 
-    Held (SIGSTOP) it is at a known step for as long as a test needs.
+    A dump is two processes: the front, which is started and signalled, and the
+    engine behind it, which works.  Held (SIGSTOP) that one is at a known step
+    for as long as a test needs.
     """
 
     def __init__(self, *args, stdout=subprocess.PIPE):
@@ -90,6 +93,7 @@ class Running:
             self.argv, stdin=subprocess.DEVNULL,
             stdout=stdout, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self._engine = None
 
     def __enter__(self):
         return self
@@ -106,6 +110,16 @@ class Running:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def engine(self, timeout=30):
+        """The pid of the process behind, while there is one; None when there
+        is none any more."""
+        deadline = time.monotonic() + timeout
+        while self._engine is None and time.monotonic() < deadline:
+            self._engine = procstate.child_named(self.pid, "snapuffd-engine")
+            if self._engine is None and self.process.poll() is not None:
+                break
+        return self._engine
+
     def hold_when_armed(self, target_pid, timeout=30):
         """Stops it while it has the target's memory registered.  False when
         it was over before it could be caught."""
@@ -114,16 +128,24 @@ class Running:
             if self.process.poll() is not None:
                 return False
             if procstate.is_registered(target_pid):
-                self.signal(signal.SIGSTOP)
-                # Stopped or, if it just ended, over.
-                os.waitid(os.P_PID, self.pid,
-                          os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-                return (self.process.poll() is None
+                return (self._stop_engine()
                         and procstate.is_registered(target_pid))
         raise AssertionError(f"{' '.join(self.argv)}: never armed")
 
+    def _stop_engine(self):
+        """Whether it stands; it may just have ended."""
+        engine = self.engine()
+        try:
+            os.kill(engine, signal.SIGSTOP)
+            while not procstate.all_stopped(engine):
+                time.sleep(0.001)
+        except (TypeError, OSError):
+            return False
+        return True
+
     def resume(self):
-        self.signal(signal.SIGCONT)
+        with contextlib.suppress(TypeError, ProcessLookupError):
+            os.kill(self.engine(), signal.SIGCONT)
 
     def wait(self, timeout=120):
         try:

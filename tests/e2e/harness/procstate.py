@@ -110,6 +110,35 @@ def is_registered(pid):
     return re.search(r"^VmFlags:.* u[mwi]\b", text, re.M) is not None
 
 
+def child_named(pid, name):
+    """Its child of that name, or None."""
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, path.read_text().split()):
+                if Path(f"/proc/{child}/comm").read_text() == f"{name}\n":
+                    return child
+    return None
+
+
+def thread_states(pid):
+    """The letters of /proc/PID/task/TID/stat; "Z" alone: it has ended."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            text = (path / "stat").read_text()
+            found.append(text.rpartition(")")[2].split()[0])
+    return found
+
+
+def all_stopped(pid):
+    """Whether each of its threads is stopped by a signal; an OSError when
+    there is no such process, or it has ended."""
+    states = thread_states(pid)
+    if set(states) <= {"Z", "X"}:
+        raise ProcessLookupError(pid)
+    return set(states) == {"T"}
+
+
 def rollup(pid):
     """KiB of the process's memory, by smaps' names: Rss, Pss, …"""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
