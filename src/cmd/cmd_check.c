@@ -124,10 +124,7 @@ static void print_as_text(const struct check_report *report, int result)
 	for (size_t i = 0; i < CHECK_CAPABILITIES; i++) {
 		const struct check_capability *cap = &report->capabilities[i];
 
-		printf("  %-42s %-8s %s\n", cap->name,
-		       cap->have       ? "yes"
-		       : cap->required ? "MISSING"
-				       : "no",
+		printf("  %-42s %-8s %s\n", cap->name, cap->have ? "yes" : "no",
 		       cap->use);
 	}
 	if (report->kind == IMAGE_KIND_QEMU)

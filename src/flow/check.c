@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/result.h"
+#include "flow/admit.h"
 #include "flow/check_process.h"
 #include "flow/connect.h"
 #include "flow/vm_writers.h"
@@ -20,8 +21,13 @@ static void check_host(struct check_report *report)
 	} wanted[CHECK_CAPABILITIES] = {
 		{ CAP_SYS_PTRACE,
 		  { .name = "CAP_SYS_PTRACE",
-		    .required = true,
-		    .use = "read and trace the target" } },
+		    .use = "read and trace targets of other users" } },
+		{ CAP_DAC_OVERRIDE,
+		  { .name = "CAP_DAC_OVERRIDE",
+		    .use = "reach the monitors of other users' VMs" } },
+		{ CAP_DAC_READ_SEARCH,
+		  { .name = "CAP_DAC_READ_SEARCH",
+		    .use = "open /dev/userfaultfd, and files that are mapped" } },
 		{ CAP_SYS_ADMIN,
 		  { .name = "CAP_SYS_ADMIN",
 		    .use = "suspend a target's seccomp filter" } },
@@ -41,8 +47,6 @@ static void check_host(struct check_report *report)
 	for (size_t i = 0; i < CHECK_CAPABILITIES; i++) {
 		report->capabilities[i] = wanted[i].text;
 		report->capabilities[i].have = caps_have(wanted[i].cap);
-		if (wanted[i].text.required && !report->capabilities[i].have)
-			report->host_ok = false;
 	}
 }
 
@@ -110,10 +114,26 @@ static int check_qemu(struct check_report *report, const struct target *target,
 	return r ? r : check_vm(report, target, qmp);
 }
 
+/* What keeps us from infecting it. There is no more to tell then: the monitor
+ * of who has no descriptor left, or a debugger, may not answer. */
+static int check_admission(struct check_report *report,
+			   const struct target *target, enum image_kind kind)
+{
+	_cleanup_free_ char *obstacle = NULL;
+	int r = admit_find_obstacle(target, kind == IMAGE_KIND_PROCESS,
+				    &obstacle);
+
+	if (r || !obstacle)
+		return r;
+	r = vm_strings_add(&report->obstacles, "%s", obstacle);
+	return r ? r : RESULT_UNSUPPORTED;
+}
+
 int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
 	       struct check_report *report)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
+	enum image_kind kind_of_image;
 	int r;
 
 	*report = (struct check_report){};
@@ -125,7 +145,11 @@ int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
 	if (r)
 		return r;
 	procfs_read_link(target.proc_fd, "exe", &report->program);
-	report->kind = dump_choose_kind(pid, kind, qmp_path);
+	kind_of_image = dump_choose_kind(pid, kind, qmp_path);
+	r = check_admission(report, &target, kind_of_image);
+	if (r)
+		return r;
+	report->kind = kind_of_image;
 	r = report->kind == IMAGE_KIND_QEMU
 		    ? check_qemu(report, &target, qmp_path)
 		    : check_process(report, &target);

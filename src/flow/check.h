@@ -18,11 +18,10 @@
 struct check_capability {
 	const char *name;
 	bool have;
-	bool required;
 	const char *use;
 };
 
-#define CHECK_CAPABILITIES 4
+#define CHECK_CAPABILITIES 6
 
 struct check_report {
 	struct probe_result kernel[PROBE_MAX];

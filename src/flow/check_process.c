@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "flow/subject.h"
 #include "flow/writers.h"
-#include "sys/caps.h"
 
 static int add_sharer(void *opaque, pid_t pid, const char *name,
 		      const struct proc_map *map)
@@ -67,10 +66,6 @@ int check_process(struct check_report *report, const struct target *target)
 	}
 	if (!r)
 		r = look_for_sharers(report, &subject);
-	if (!r && target->status.seccomp && !caps_have(CAP_SYS_ADMIN))
-		r = vm_strings_add(
-			&report->obstacles,
-			"it has a seccomp filter, and CAP_SYS_ADMIN is needed to suspend that");
 	subject_close(&subject);
 	mapped_files_deinit(&files);
 	return r;

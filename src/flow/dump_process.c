@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "flow/admit.h"
 #include "flow/cgroup_freeze.h"
 #include "flow/file_writes.h"
 #include "flow/process_images.h"
@@ -136,6 +137,8 @@ static int open_subjects(struct attempt *a)
 		struct subject *s = &a->subjects[a->n_subjects];
 
 		r = subject_open(s, pids[i], a->options->all, &a->files);
+		if (!r)
+			r = admit(&s->target, true);
 		/* A child that has ended by now, or whose pid is another's. */
 		if (!is_root(a->options, pids[i]) &&
 		    ((r && !procstat_is_alive(pids[i])) ||

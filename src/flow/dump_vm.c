@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/util.h"
 #include "capture/capture.h"
+#include "flow/admit.h"
 #include "flow/connect.h"
 #include "flow/destination.h"
 #include "flow/freeze.h"
@@ -252,6 +253,8 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 
 	/* Find and probe: nothing is touched. */
 	r = target_open(&target, options->pid);
+	if (!r)
+		r = admit(&target, false);
 	if (!r)
 		r = connect_vm(&target, options->qmp, &qmp);
 	if (!r)

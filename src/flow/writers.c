@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "flow/admit.h"
 #include "flow/keeper.h"
 #include "sys/pagemap.h"
 #include "sys/pidfd.h"
@@ -138,6 +139,8 @@ static int cover(struct writers *w, const pid_t *pids, size_t n,
 		*writer = (struct writer){ .target = TARGET_INIT,
 					   .pagemap_fd = -1 };
 		r = target_open(&writer->target, pids[i]);
+		if (!r)
+			r = admit(&writer->target, true);
 		if (r)
 			break;
 		writer->pagemap_fd = pagemap_open(writer->target.proc_fd);

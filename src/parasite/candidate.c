@@ -28,13 +28,6 @@ static int open_thread(int proc_fd, pid_t tid)
 	return fd;
 }
 
-static int read_status(int proc_fd, pid_t tid, struct proc_status *status)
-{
-	_cleanup_close_ int fd = open_thread(proc_fd, tid);
-
-	return fd < 0 ? fd : procfs_read_status(fd, status);
-}
-
 static bool has_exited(const struct proc_status *status)
 {
 	return status->state == 'Z' || status->state == 'X';
@@ -44,18 +37,17 @@ bool candidate_has_thread(int proc_fd, pid_t tid)
 {
 	struct proc_status status;
 
-	return !read_status(proc_fd, tid, &status) && !has_exited(&status);
+	return !procfs_read_thread_status(proc_fd, tid, &status) &&
+	       !has_exited(&status);
 }
 
 static int refuse_traced(pid_t pid, pid_t tracer)
 {
-	_cleanup_close_ int proc_fd = procfs_open(tracer);
-	struct proc_status status;
+	char name[64];
 
-	if (proc_fd < 0 || procfs_read_status(proc_fd, &status))
-		status.name[0] = '\0';
-	return refuse("pid %d: is traced by pid %d (%s)", pid, tracer,
-		      status.name);
+	procfs_read_name(tracer, name, sizeof(name));
+	return refuse("pid %d: is traced by process %d (%s)", pid, tracer,
+		      name);
 }
 
 static int check_status(pid_t pid, const struct proc_status *status)
@@ -91,7 +83,7 @@ static int choose_thread(struct candidate *candidate, int proc_fd)
 	for (size_t i = 0; i < n_tids && !err; i++) {
 		struct proc_status status;
 
-		if (read_status(proc_fd, tids[i], &status) ||
+		if (procfs_read_thread_status(proc_fd, tids[i], &status) ||
 		    has_exited(&status) || rank(&status) <= best)
 			continue;
 		best = rank(&status);
@@ -110,7 +102,8 @@ static int choose(struct candidate *candidate, int proc_fd)
 	int err;
 
 	candidate->tid = candidate->pid;
-	err = read_status(proc_fd, candidate->tid, &candidate->status);
+	err = procfs_read_thread_status(proc_fd, candidate->tid,
+					&candidate->status);
 	if (err)
 		return err == -ESRCH ? err
 				     : log_errno(err, "pid %d: status: %m",
@@ -194,7 +187,7 @@ static int follow_owner(struct candidate *candidate, int proc_fd)
 	    !candidate_has_thread(proc_fd, owner))
 		return 0;
 	candidate->tid = owner;
-	if (read_status(proc_fd, owner, &candidate->status))
+	if (procfs_read_thread_status(proc_fd, owner, &candidate->status))
 		return -ESRCH;
 	return check_status(candidate->pid, &candidate->status);
 }
@@ -217,7 +210,7 @@ int candidate_check_held(const struct candidate *candidate, int proc_fd)
 	size_t n_tids;
 	int err;
 
-	err = read_status(proc_fd, candidate->tid, &status);
+	err = procfs_read_thread_status(proc_fd, candidate->tid, &status);
 	if (err)
 		return err;
 	if (status.tracer_pid != gettid())
@@ -230,7 +223,7 @@ int candidate_check_held(const struct candidate *candidate, int proc_fd)
 		return err;
 	for (size_t i = 0; i < n_tids; i++) {
 		if (tids[i] == candidate->tid ||
-		    read_status(proc_fd, tids[i], &status))
+		    procfs_read_thread_status(proc_fd, tids[i], &status))
 			continue;
 		if (status.tracer_pid)
 			return refuse_traced(candidate->pid, status.tracer_pid);

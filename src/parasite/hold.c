@@ -18,6 +18,7 @@
 #include "parasite/place.h"
 #include "sys/pidfd.h"
 #include "sys/procsig.h"
+#include "sys/procwait.h"
 #include "target/restart.h"
 
 /* A thread in uninterruptible sleep may take any time; the user may not. */
@@ -56,6 +57,15 @@ static int seize(const struct candidate *candidate)
 	return log_errno(err, "pid %d: PTRACE_SEIZE: %m", pid);
 }
 
+static void log_not_stopping(const struct remote *r)
+{
+	char text[128];
+
+	procwait_describe(r->proc_fd, r->tid, text, sizeof(text));
+	log_error("pid %d: its thread %d (%s) does not stop", r->pid, r->tid,
+		  text);
+}
+
 /* Brings it to a stop of its own, handing on signals. */
 static int stop_once(struct remote *r, uint64_t deadline)
 {
@@ -88,9 +98,7 @@ static int stop_once(struct remote *r, uint64_t deadline)
 	if (err == -ESRCH)
 		r->state = REMOTE_FREE;
 	else if (err == -ETIMEDOUT)
-		log_error("pid %d: its thread %d does not stop; it may be in "
-			  "uninterruptible sleep",
-			  r->pid, r->tid);
+		log_not_stopping(r);
 	else
 		log_errno(err, "pid %d: stopping it: %m", r->pid);
 	return err;

@@ -31,6 +31,14 @@ static bool has_pidfd_getfd(void)
 	return fd >= 0 || (pidfd >= 0 && fd == -EBADF);
 }
 
+/* Not by access(2), which asks for who started us, without our privileges. */
+static bool has_uffd_device(void)
+{
+	_cleanup_close_ int fd = uffd_open_device();
+
+	return fd >= 0;
+}
+
 static bool has_vm_readv(void)
 {
 	char from = 'x', to = 0;
@@ -63,8 +71,9 @@ size_t probe_kernel(struct probe_result *results)
 	size_t n = 0;
 
 	add(results, &n, "userfaultfd", !r, PROBE_REQUIRED,
-	    r == -EPERM ? "not allowed: run as root, or grant CAP_SYS_PTRACE"
-			: "Linux 5.11 with CONFIG_USERFAULTFD");
+	    r == -EPERM
+		    ? "not allowed: CAP_SYS_PTRACE, or access to /dev/userfaultfd"
+		    : "Linux 5.11 with CONFIG_USERFAULTFD");
 	add(results, &n, "userfaultfd write-protect",
 	    features & UFFD_FEATURE_PAGEFAULT_FLAG_WP, PROBE_REQUIRED,
 	    "protects private memory (Linux 5.13)");
@@ -78,8 +87,7 @@ size_t probe_kernel(struct probe_result *results)
 	    features & UFFD_FEATURE_EVENT_REMOVE &&
 		    features & UFFD_FEATURE_EVENT_UNMAP,
 	    PROBE_REQUIRED, "memory that goes away is noticed (Linux 4.11)");
-	add(results, &n, "/dev/userfaultfd",
-	    !access("/dev/userfaultfd", R_OK | W_OK), PROBE_NO,
+	add(results, &n, "/dev/userfaultfd", has_uffd_device(), PROBE_NO,
 	    "targets that may not call userfaultfd(2) themselves (Linux 6.1)");
 	add(results, &n, "PAGEMAP_SCAN", has_pagemap_scan(), PROBE_NO,
 	    "without it page tables are read word by word (Linux 6.7)");

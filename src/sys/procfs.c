@@ -56,13 +56,14 @@ static long field_long(const char *text, const char *field, long missing)
 	return value ? strtol(value, NULL, 10) : missing;
 }
 
-int procfs_read_status(int proc_fd, struct proc_status *status)
+static int read_status(int proc_fd, const char *path,
+		       struct proc_status *status)
 {
 	_cleanup_free_ char *text = NULL;
 	const char *value;
 	int r;
 
-	r = io_read_file(proc_fd, "status", MIB, &text, NULL);
+	r = io_read_file(proc_fd, path, MIB, &text, NULL);
 	if (r == -ENOENT)
 		return -ESRCH;
 	if (r)
@@ -93,6 +94,30 @@ int procfs_read_status(int proc_fd, struct proc_status *status)
 	status->kernel_thread = !find_field(text, "VmSize") &&
 				status->state != 'Z' && status->state != 'X';
 	return 0;
+}
+
+int procfs_read_status(int proc_fd, struct proc_status *status)
+{
+	return read_status(proc_fd, "status", status);
+}
+
+int procfs_read_thread_status(int proc_fd, pid_t tid,
+			      struct proc_status *status)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "task/%d/status", tid);
+	return read_status(proc_fd, path, status);
+}
+
+void procfs_read_name(pid_t pid, char *name, size_t size)
+{
+	_cleanup_close_ int proc_fd = procfs_open(pid);
+	struct proc_status status;
+
+	if (proc_fd < 0 || procfs_read_status(proc_fd, &status))
+		snprintf(status.name, sizeof(status.name), "?");
+	snprintf(name, size, "%s", status.name);
 }
 
 static int parse_map(char *line, struct proc_map *map)

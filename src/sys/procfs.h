@@ -48,6 +48,13 @@ int procfs_open(pid_t pid);
 
 int procfs_read_status(int proc_fd, struct proc_status *status);
 
+/* The same of one thread. */
+int procfs_read_thread_status(int proc_fd, pid_t tid,
+			      struct proc_status *status);
+
+/* What a process calls itself, for people; "?" when that cannot be read. */
+void procfs_read_name(pid_t pid, char *name, size_t size);
+
 /* Reads all mappings; the caller owns `maps`. */
 int procfs_read_maps(int proc_fd, struct proc_maps *maps);
 void proc_maps_deinit(struct proc_maps *maps);
@@ -65,7 +72,8 @@ struct proc_syscall {
 
 /*
  * The system call in which a thread sleeps; a negative nr: it sleeps elsewhere.
- * -EAGAIN: it runs; -ESRCH: it has ended; -EPERM where one may not attach to it.
+ * -EAGAIN: it runs; -ESRCH: it has ended; -EPERM where one may not attach to
+ * it.
  */
 int procfs_read_syscall(int proc_fd, pid_t tid, struct proc_syscall *call);
 

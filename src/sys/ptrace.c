@@ -6,6 +6,7 @@
 #include <linux/ptrace.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -17,6 +18,9 @@
 /* Newer than the oldest headers we build with. */
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 #define GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211 /* since 6.4 */
 #define NOTE_X86_SHSTK			 0x204	/* since 6.6 */
@@ -204,6 +208,44 @@ int ptrace_set_options(pid_t tid, unsigned long options)
 {
 	return request(PTRACE_SETOPTIONS, tid, 0,
 		       options | PTRACE_O_TRACESYSGOOD);
+}
+
+/* Stands, traced by its parent; ends with it. */
+static _Noreturn void stand_as_tracee(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent || request(PTRACE_TRACEME, 0, 0, 0))
+		_exit(1);
+	kill(getpid(), SIGSTOP);
+	_exit(1);
+}
+
+static pid_t wait_child(pid_t pid, int *status)
+{
+	pid_t r;
+
+	do
+		r = waitpid(pid, status, __WALL);
+	while (r < 0 && errno == EINTR);
+	return r;
+}
+
+int ptrace_can_suspend_seccomp(void)
+{
+	pid_t parent = getpid(), pid = fork();
+	int status, r = -EPERM;
+
+	if (pid < 0)
+		return -errno;
+	if (!pid)
+		stand_as_tracee(parent);
+	if (wait_child(pid, &status) == pid && WIFSTOPPED(status)) {
+		r = request(PTRACE_SETOPTIONS, pid, 0,
+			    PTRACE_O_SUSPEND_SECCOMP);
+		kill(pid, SIGKILL);
+		wait_child(pid, &status);
+	}
+	return r;
 }
 
 int ptrace_listen(pid_t tid)

@@ -95,6 +95,14 @@ void ptrace_classify(int status, struct ptrace_stop *stop);
 /* PTRACE_O_TRACESYSGOOD is always added. */
 int ptrace_set_options(pid_t tid, unsigned long options);
 
+/*
+ * Whether the kernel would let us have a tracee without its seccomp filters
+ * (PTRACE_O_SUSPEND_SECCOMP), asked with a child of our own. -EPERM without
+ * CAP_SYS_ADMIN in the initial user namespace, or under a filter ourselves;
+ * -EINVAL where it cannot (before 4.3, or without CONFIG_CHECKPOINT_RESTORE).
+ */
+int ptrace_can_suspend_seccomp(void);
+
 /* Lets a group-stopped thread stay so, and hear of SIGCONT. */
 int ptrace_listen(pid_t tid);
 

@@ -22,6 +22,13 @@ int uffd_init(int uffd, uint64_t features)
 	return ioctl(uffd, UFFDIO_API, &api) ? -errno : 0;
 }
 
+int uffd_open_device(void)
+{
+	int fd = open("/dev/userfaultfd", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
 int uffd_open_own(int flags)
 {
 	_cleanup_close_ int dev = -1;
@@ -29,9 +36,8 @@ int uffd_open_own(int flags)
 
 	flags |= O_CLOEXEC | O_NONBLOCK;
 	fd = (int)syscall(SYS_userfaultfd, flags);
-
 	if (fd < 0 && errno == EPERM) {
-		dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+		dev = uffd_open_device();
 		if (dev < 0)
 			return -EPERM;
 		fd = ioctl(dev, USERFAULTFD_IOC_NEW, flags);
@@ -50,6 +56,13 @@ int uffd_query_features(uint64_t *features)
 		return -errno;
 	*features = api.features;
 	return 0;
+}
+
+int uffd_may_follow_forks(void)
+{
+	_cleanup_close_ int fd = uffd_open_own(0);
+
+	return fd < 0 ? fd : uffd_init(fd, UFFD_FEATURE_EVENT_FORK);
 }
 
 int uffd_register_wp(int uffd, struct range range)

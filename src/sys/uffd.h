@@ -34,6 +34,12 @@
 int uffd_init(int uffd, uint64_t features);
 
 /*
+ * /dev/userfaultfd, by which who may not call userfaultfd(2) makes one (since
+ * 6.1). Read-only is enough. A descriptor or -errno.
+ */
+int uffd_open_device(void);
+
+/*
  * A descriptor that acts on our own memory, not initialised. `flags` may be
  * UFFD_USER_MODE_ONLY, which asks for no right. -EPERM where even that is not
  * allowed, -ENOSYS where there is no userfaultfd.
@@ -42,6 +48,12 @@ int uffd_open_own(int flags);
 
 /* What this kernel knows, asked of such a descriptor. */
 int uffd_query_features(uint64_t *features);
+
+/*
+ * Whether we may ask for UFFD_FEATURE_EVENT_FORK, of whatever memory: -EPERM
+ * without CAP_SYS_PTRACE. -errno as above.
+ */
+int uffd_may_follow_forks(void);
 
 /*
  * Registers a page-aligned range for write protection. -EBUSY when another

@@ -50,6 +50,16 @@ static int open_handles(struct target *target, pid_t pid)
 	return 0;
 }
 
+static int refuse_traced(pid_t pid, pid_t tracer)
+{
+	char name[64];
+
+	procfs_read_name(tracer, name, sizeof(name));
+	return refuse(
+		"pid %d: is traced by process %d (%s); detach that debugger first",
+		pid, tracer, name);
+}
+
 static int check_state(const struct target *target)
 {
 	const struct proc_status *status = &target->status;
@@ -72,9 +82,7 @@ static int check_state(const struct target *target)
 			"pid %d: is a kernel thread and has no memory of its own",
 			pid);
 	if (status->tracer_pid)
-		return refuse(
-			"pid %d: is traced by process %d; detach that debugger first",
-			pid, status->tracer_pid);
+		return refuse_traced(pid, status->tracer_pid);
 	if (status->state == 'T' || status->state == 't')
 		return refuse(
 			"pid %d: is stopped by a signal; continue it first (kill -CONT %d)",
@@ -110,14 +118,35 @@ static int check_program(const struct target *target)
 	return 0;
 }
 
-/* What /proc shows to those who may trace: the mappings. */
+/* A descriptor that nobody has: the kernel looks first whether we may trace. */
+static bool may_attach(const struct target *target)
+{
+	return pidfd_take_fd(target->pidfd, -1) != -EPERM;
+}
+
+/* Who may trace it is not yet the owner of these files. */
+static int check_pagemap(const struct target *target)
+{
+	_cleanup_close_ int fd =
+		openat(target->proc_fd, "pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 || errno != EACCES)
+		return 0;
+	return refuse(
+		"pid %d: no permission to open /proc/%d/pagemap: run snapuffd as root or with CAP_DAC_READ_SEARCH",
+		target->pid, target->pid);
+}
+
+/* What /proc shows to those who may trace: the mappings. That is less than
+ * ptrace(2) asks for. */
 static int check_permission(const struct target *target)
 {
 	_cleanup_close_ int fd =
 		openat(target->proc_fd, "maps", O_RDONLY | O_CLOEXEC);
 
 	if (fd >= 0)
-		return 0;
+		return may_attach(target) ? check_pagemap(target)
+					  : no_permission(target->pid);
 	if (errno == EACCES || errno == EPERM)
 		return no_permission(target->pid);
 	return log_errno(-errno, "pid %d: /proc/%d/maps: %m", target->pid,

@@ -3,6 +3,9 @@
  * PTRACE_O_SUSPEND_SECCOMP: a held thread may make calls that its filter kills
  * for, and no longer when it is let go. The filter looks after the stop at the
  * entry, so it sees the number that the tracer put there.
+ *
+ * The kernel grants that to who may administer it and has no filter himself,
+ * which a tracer can find out with a child of its own.
  */
 #include <linux/filter.h>
 #include <linux/ptrace.h>
@@ -16,6 +19,14 @@
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
 
+static void install_filter(struct sock_filter *filter, unsigned short len)
+{
+	struct sock_fprog program = { len, filter };
+
+	need(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	need(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
 static void child_main(int wait_fd)
 {
 	struct sock_filter filter[] = {
@@ -25,13 +36,40 @@ static void child_main(int wait_fd)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = { ARRAY_SIZE(filter), filter };
 	char c;
 
-	need(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	need(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+	install_filter(filter, ARRAY_SIZE(filter));
 	need(read(wait_fd, &c, 1) == 1);
 	_exit((int)syscall(SYS_getppid)); /* must kill */
+}
+
+static void ask_with_a_filter(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	install_filter(filter, ARRAY_SIZE(filter));
+	need(ptrace_can_suspend_seccomp() == -EPERM);
+}
+
+static void ask_without_capabilities(void)
+{
+	need(!setresuid(65534, 65534, 65534));
+	need(ptrace_can_suspend_seccomp() == -EPERM);
+}
+
+static void in_a_child(void (*ask)(void))
+{
+	pid_t pid = fork_child();
+	int status;
+
+	if (!pid) {
+		ask();
+		_exit(0);
+	}
+	need(waitpid(pid, &status, 0) == pid);
+	need(WIFEXITED(status) && !WEXITSTATUS(status));
 }
 
 int main(void)
@@ -48,6 +86,9 @@ int main(void)
 	r = ptrace_seize(pid, PTRACE_O_SUSPEND_SECCOMP);
 	if (r)
 		skip("PTRACE_O_SUSPEND_SECCOMP: %s", strerror(-r));
+	need_ok(ptrace_can_suspend_seccomp());
+	in_a_child(ask_with_a_filter);
+	in_a_child(ask_without_capabilities);
 	need_ok(ptrace_interrupt(pid));
 	wait_stop(pid, PTRACE_STOP_EVENT);
 	need_ok(ptrace_get_regs(pid, &regs));
