@@ -2,7 +2,6 @@
 #include "flow/keeper.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -11,8 +10,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/util.h"
 #include "parasite/parasite.h"
 #include "qemu/qmp.h"
+#include "sys/caps.h"
 #include "sys/fdpass.h"
 #include "sys/pidfd.h"
 #include "sys/uffd.h"
@@ -31,7 +32,7 @@ enum keeper_command {
 
 static int take_uffd(const struct target *target, int *uffd)
 {
-	_cleanup_close_ int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	_cleanup_close_ int dev = uffd_open_device();
 	struct parasite *parasite;
 	int r, cured;
 
@@ -48,6 +49,19 @@ static int take_uffd(const struct target *target, int *uffd)
 	return r;
 }
 
+/* What may be needed to take a userfaultfd, until that is done. */
+static void drop_capabilities(const struct target *target, bool all)
+{
+	static const cap_value_t keep[] = { CAP_SYS_PTRACE, CAP_DAC_OVERRIDE,
+					    CAP_DAC_READ_SEARCH,
+					    CAP_SYS_ADMIN };
+	size_t n = ARRAY_SIZE(keep) - !target->status.seccomp;
+	int r = caps_reduce(keep, all ? 0 : n);
+
+	if (r)
+		log_errno(r, "keeper: cannot drop capabilities: %m");
+}
+
 static int answer(int sock, int result, int fd)
 {
 	return fdpass_send(sock, &result, sizeof(result), &fd, fd >= 0);
@@ -59,6 +73,7 @@ static void serve(int sock, const struct target *target, int qmp_fd,
 {
 	bool guarding = false, died = true;
 
+	drop_capabilities(target, false);
 	for (;;) {
 		_cleanup_close_ int uffd = -1;
 		size_t n_fds = 0, len;
@@ -76,6 +91,8 @@ static void serve(int sock, const struct target *target, int qmp_fd,
 			r = take_uffd(target, &uffd);
 		else
 			guarding = command == KEEPER_GUARD;
+		/* Whatever comes next goes by descriptors. */
+		drop_capabilities(target, true);
 		if (answer(sock, r, uffd))
 			break;
 	}

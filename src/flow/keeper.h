@@ -7,7 +7,8 @@
  * it knows when the VM, or a cgroup, is stopped. It has a session of its own
  * and no signal but SIGKILL reaches it; when the dumper dies, however, it
  * finishes what is under way, lets the VM run, has it close the descriptor for
- * the device state, and ends.
+ * the device state, and ends. It has no capability left once it was asked for
+ * the first time: a userfaultfd is asked for before all else.
  *
  * Forked before the engine and the tracer have threads. Those of a writer
  * without io_uring may be there: they wait for their first job, and hold no

@@ -54,8 +54,13 @@ uint64_t setup_choose_buffer(uint64_t bytes_all)
 
 int setup_drop_capabilities(const cap_value_t *also, size_t n_also)
 {
-	cap_value_t keep[3 + SETUP_ALSO_MAX] = { CAP_SYS_PTRACE, CAP_SYS_NICE,
-						 CAP_DAC_OVERRIDE };
+	/* Who may write everywhere needs no other way to read. */
+	cap_value_t keep[3 + SETUP_ALSO_MAX] = {
+		CAP_SYS_PTRACE,
+		CAP_SYS_NICE,
+		caps_have(CAP_DAC_OVERRIDE) ? CAP_DAC_OVERRIDE
+					    : CAP_DAC_READ_SEARCH,
+	};
 	int r;
 
 	assert(n_also <= SETUP_ALSO_MAX);

@@ -23,8 +23,8 @@ uint64_t setup_choose_buffer(uint64_t bytes_all);
 
 /*
  * Gives up what is not done from here on. Kept: to read the target's memory, to
- * raise priorities, to write to a directory that may be another user's; and
- * `also`, at most SETUP_ALSO_MAX.
+ * raise priorities, to write to a directory that may be another user's, or at
+ * least to read what the target maps; and `also`, at most SETUP_ALSO_MAX.
  */
 #define SETUP_ALSO_MAX 4
 int setup_drop_capabilities(const cap_value_t *also, size_t n_also);

@@ -5,10 +5,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "sys/caps.h"
+
 static void *pool_main(void *data)
 {
 	struct pwriter_pool *pool = data;
 
+	/* Descriptors are all that it needs. One that it could not give up is
+	 * one that it had before. */
+	caps_reduce(NULL, 0);
 	pthread_mutex_lock(&pool->lock);
 	for (;;) {
 		struct pwriter_job *job = pool->queued;
