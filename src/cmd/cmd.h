@@ -69,6 +69,11 @@ bool common_help_shown(const struct verb *verb, int argc, char **argv);
 /* "412" -> 412; RESULT_USAGE, logged, for anything that is no process id. */
 int parse_pid(const char *text, pid_t *pid);
 
+/* A domain goes without what else would name the target (`others`), and
+ * --connect with one only. 0 or RESULT_USAGE, logged. */
+int check_domain_options(const struct verb *verb, const char *domain,
+			 const char *connect, bool others);
+
 /* "64M", "64MiB", "1G", "4096" -> bytes; RESULT_USAGE, logged. */
 int parse_size(const char *option, const char *text, uint64_t *bytes);
 

@@ -14,12 +14,16 @@ enum {
 	OPT_PID = OPT_FIRST,
 	OPT_QMP,
 	OPT_AS,
+	OPT_DOMAIN,
+	OPT_CONNECT,
 };
 
 static const struct option long_options[] = {
 	{ "pid", required_argument, NULL, OPT_PID },
 	{ "qmp", required_argument, NULL, OPT_QMP },
 	{ "as", required_argument, NULL, OPT_AS },
+	{ "domain", required_argument, NULL, OPT_DOMAIN },
+	{ "connect", required_argument, NULL, OPT_CONNECT },
 	COMMON_LONG_OPTIONS,
 	{},
 };
@@ -189,35 +193,40 @@ static json_t *report_to_json(const struct check_report *report, int result)
 	return object;
 }
 
-static void log_obstacle(const struct check_report *report, pid_t pid)
+static void log_obstacle(const struct check_report *report)
 {
 	if (!report->host_ok)
 		log_error(
 			"this host cannot be dumped on: what is marked MISSING is needed");
 	else if (report->obstacles.n_items)
-		log_error("pid %d: %s", pid, report->obstacles.items[0]);
+		log_error("pid %d: %s", report->pid,
+			  report->obstacles.items[0]);
 }
 
 static int run(int argc, char **argv)
 {
 	struct check_report report;
 	struct common_options common = {};
-	enum dump_kind kind = DUMP_KIND_AUTO;
-	const char *qmp = NULL;
-	pid_t pid = 0;
+	struct check_options options = {};
 	int option, printed = 0, r = 0;
 
 	while (!r && (option = getopt_long(argc, argv, ":", long_options,
 					   NULL)) != -1) {
 		switch (option) {
 		case OPT_PID:
-			r = parse_pid(optarg, &pid);
+			r = parse_pid(optarg, &options.pid);
 			break;
 		case OPT_QMP:
-			qmp = optarg;
+			options.qmp = optarg;
 			break;
 		case OPT_AS:
-			r = dump_parse_kind(optarg, &kind);
+			r = dump_parse_kind(optarg, &options.kind);
+			break;
+		case OPT_DOMAIN:
+			options.domain = optarg;
+			break;
+		case OPT_CONNECT:
+			options.connect = optarg;
 			break;
 		default:
 			r = common_option(&common, option, &cmd_check, argv);
@@ -225,17 +234,21 @@ static int run(int argc, char **argv)
 	}
 	if (!r)
 		r = require_arguments(&cmd_check, argc, 0, "");
+	if (!r)
+		r = check_domain_options(
+			&cmd_check, options.domain, options.connect,
+			options.pid || options.qmp || options.kind);
 	if (r)
 		return r;
 
-	r = flow_check(pid, kind, qmp, &report);
+	r = flow_check(&options, &report);
 	if (common.json)
 		printed = print_json(report_to_json(&report, r));
 	else if (!common.quiet)
 		print_as_text(&report, r);
 	fflush(stdout);
 	if (r == RESULT_UNSUPPORTED)
-		log_obstacle(&report, pid);
+		log_obstacle(&report);
 	check_report_deinit(&report);
 	return r ? r : printed;
 }
@@ -244,7 +257,7 @@ const struct verb cmd_check = {
 	.name = "check",
 	.summary = "tell whether this host, or a process, can be dumped",
 	.usage =
-		"usage: snapuffd check [--pid N] [options]\n"
+		"usage: snapuffd check [--pid N | --domain NAME] [options]\n"
 		"\n"
 		"Asks the kernel for what a dump needs and, with --pid, looks at the target:\n"
 		"is it a QEMU, which, where is its monitor, how is its RAM backed; or how much\n"
@@ -253,8 +266,11 @@ const struct verb cmd_check = {
 		"\n"
 		"  --pid N          a process to look at\n"
 		"  --as KIND        qemu or process, instead of telling by the program\n"
-		"  --qmp PATH       its QMP socket, instead of searching for it\n" COMMON_USAGE
+		"  --qmp PATH       its QMP socket, instead of searching for it\n"
+		"  --domain NAME    a domain of libvirt, by name or UUID\n"
+		"  --connect URI    its libvirt (default: qemu:///system)\n" COMMON_USAGE
 		"\n"
-		"example: snapuffd check --pid $(pidof qemu-system-x86_64)\n",
+		"example: snapuffd check --pid $(pidof qemu-system-x86_64)\n"
+		"         snapuffd check --domain vm1\n",
 	.run = run,
 };

@@ -32,6 +32,8 @@ enum {
 	OPT_AS,
 	OPT_FORMAT,
 	OPT_QMP,
+	OPT_DOMAIN,
+	OPT_CONNECT,
 	OPT_BUFFER,
 	OPT_GRANULE,
 	OPT_RATE_LIMIT,
@@ -57,6 +59,8 @@ static const struct option long_options[] = {
 	{ "as", required_argument, NULL, OPT_AS },
 	{ "format", required_argument, NULL, OPT_FORMAT },
 	{ "qmp", required_argument, NULL, OPT_QMP },
+	{ "domain", required_argument, NULL, OPT_DOMAIN },
+	{ "connect", required_argument, NULL, OPT_CONNECT },
 	{ "buffer", required_argument, NULL, OPT_BUFFER },
 	{ "granule", required_argument, NULL, OPT_GRANULE },
 	{ "rate-limit", required_argument, NULL, OPT_RATE_LIMIT },
@@ -82,9 +86,16 @@ static const struct option long_options[] = {
 static int check_options(const struct dump_options *options,
 			 const struct common_options *common)
 {
-	if (!options->pid || !options->out || !*options->out) {
+	int r = check_domain_options(&cmd_dump, options->domain,
+				     options->connect,
+				     options->qmp || options->kind);
+
+	if (r)
+		return r;
+	if ((!options->pid && !options->domain) || !options->out ||
+	    !*options->out) {
 		log_error(
-			"dump: --pid and --out are needed; see snapuffd dump --help");
+			"dump: --pid or --domain, and --out are needed; see snapuffd dump --help");
 		return RESULT_USAGE;
 	}
 	if (options->tree && options->format != DUMP_IMAGE) {
@@ -175,6 +186,18 @@ static int add_pid(struct pid_list *pids, const char *text)
 	return pid_list_append(pids, pid);
 }
 
+/* The first is the target, unless that is a domain. */
+static void take_pids(struct dump_options *options, const struct pid_list *pids)
+{
+	size_t n_targets = !options->domain && pids->n;
+
+	if (!pids->n)
+		return;
+	options->pid = n_targets ? pids->pids[0] : 0;
+	options->also = pids->pids + n_targets;
+	options->n_also = pids->n - n_targets;
+}
+
 static int run(int argc, char **argv)
 {
 	struct progress progress = {};
@@ -204,6 +227,12 @@ static int run(int argc, char **argv)
 			break;
 		case OPT_QMP:
 			options.qmp = optarg;
+			break;
+		case OPT_DOMAIN:
+			options.domain = optarg;
+			break;
+		case OPT_CONNECT:
+			options.connect = optarg;
 			break;
 		case OPT_BUFFER:
 			r = parse_size("--buffer", optarg,
@@ -266,11 +295,7 @@ static int run(int argc, char **argv)
 			r = common_option(&common, option, &cmd_dump, argv);
 		}
 	}
-	if (pids.n) {
-		options.pid = pids.pids[0];
-		options.also = pids.pids + 1;
-		options.n_also = pids.n - 1;
-	}
+	take_pids(&options, &pids);
 	if (!r)
 		r = require_arguments(&cmd_dump, argc, 0, "");
 	if (!r)
@@ -286,6 +311,7 @@ const struct verb cmd_dump = {
 	.summary = "snapshot a running process into a directory or stream",
 	.usage =
 		"usage: snapuffd dump --pid N --out DIR [options]\n"
+		"       snapuffd dump --domain NAME --out DIR [options]\n"
 		"       snapuffd dump --pid N --out F --format qemu|core [options]\n"
 		"\n"
 		"Takes the memory of a process, and the device state of a QEMU or the\n"
@@ -313,6 +339,9 @@ const struct verb cmd_dump = {
 		"  --format qemu    no image, but the stream that another QEMU takes with\n"
 		"                   -incoming; --out - sends it to stdout\n"
 		"  --qmp PATH       its QMP socket, instead of searching for it\n"
+		"  --domain NAME    a domain of libvirt, by name or UUID, instead of --pid: its\n"
+		"                   monitor is libvirt's, and is used through it\n"
+		"  --connect URI    its libvirt (default: qemu:///system)\n"
 		"  --disks overlay[:DIR]\n"
 		"                   the disks of the same instant: at it, each writable disk\n"
 		"                   goes on in a new qcow2 file, in DIR or beside the old\n"
@@ -338,6 +367,7 @@ const struct verb cmd_dump = {
 		"  --retries N      start over when memory was lost all the same (default: 2)\n"
 		"\n"
 		"example: snapuffd dump --pid $(pidof qemu-system-x86_64) --out /var/backups/vm1\n"
+		"         snapuffd dump --domain vm1 --out /var/backups/vm1\n"
 		"         snapuffd dump --pid 412 --out /var/backups/vm1 --disks overlay\n"
 		"         snapuffd dump --pid 412 --out - --format qemu | ssh host 'cat >vm1.mig'\n"
 		"         snapuffd dump --pid $(pidof redis-server) --format core --out core\n",

@@ -112,6 +112,20 @@ int require_arguments(const struct verb *verb, int argc, int n,
 			   argc - optind < n ? what : "too many arguments");
 }
 
+int check_domain_options(const struct verb *verb, const char *domain,
+			 const char *connect, bool others)
+{
+	if (domain && !*domain)
+		return usage_error(verb, "--domain: the name is empty");
+	if (domain && others)
+		return usage_error(
+			verb,
+			"--domain is instead of --pid, --qmp and --as: libvirt knows all that");
+	if (connect && !domain)
+		return usage_error(verb, "--connect goes with --domain");
+	return 0;
+}
+
 int require_stdout(const struct verb *verb, const struct common_options *common)
 {
 	const char *why = NULL;

@@ -104,10 +104,10 @@ static int check_vm(struct check_report *report, const struct target *target,
 }
 
 static int check_qemu(struct check_report *report, const struct target *target,
-		      const char *qmp_path)
+		      const char *qmp_path, struct courier *courier)
 {
 	_cleanup_qmp_ struct qmp *qmp = NULL;
-	int r = connect_vm(target, qmp_path, &qmp);
+	int r = connect_vm(target, qmp_path, courier, &qmp);
 
 	/* Without a monitor there is no VM to be told of. */
 	report->kind = r ? 0 : IMAGE_KIND_QEMU;
@@ -129,30 +129,43 @@ static int check_admission(struct check_report *report,
 	return r ? r : RESULT_UNSUPPORTED;
 }
 
-int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
-	       struct check_report *report)
+static int check_target(struct check_report *report,
+			const struct check_options *options,
+			struct courier *courier)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
-	enum image_kind kind_of_image;
-	int r;
+	enum image_kind kind = IMAGE_KIND_QEMU;
+	int r = target_open(&target, report->pid);
 
-	*report = (struct check_report){};
-	check_host(report);
-	if (!pid)
-		return report->host_ok ? 0 : RESULT_UNSUPPORTED;
-
-	r = target_open(&target, pid);
 	if (r)
 		return r;
 	procfs_read_link(target.proc_fd, "exe", &report->program);
-	kind_of_image = dump_choose_kind(pid, kind, qmp_path);
-	r = check_admission(report, &target, kind_of_image);
+	if (!courier)
+		kind = dump_choose_kind(report->pid, options->kind,
+					options->qmp);
+	r = check_admission(report, &target, kind);
 	if (r)
 		return r;
-	report->kind = kind_of_image;
-	r = report->kind == IMAGE_KIND_QEMU
-		    ? check_qemu(report, &target, qmp_path)
-		    : check_process(report, &target);
+	report->kind = kind;
+	return report->kind == IMAGE_KIND_QEMU
+		       ? check_qemu(report, &target, options->qmp, courier)
+		       : check_process(report, &target);
+}
+
+int flow_check(const struct check_options *options, struct check_report *report)
+{
+	_cleanup_courier_ struct courier courier = COURIER_INIT;
+	int r = 0;
+
+	*report = (struct check_report){ .pid = options->pid };
+	check_host(report);
+	if (options->domain) {
+		r = courier_start(&courier, options->connect, options->domain);
+		report->pid = courier.domain_pid;
+	}
+	if (!r && report->pid)
+		r = check_target(report, options,
+				 options->domain ? &courier : NULL);
 	if (r)
 		return r;
 	return report->host_ok && !report->obstacles.n_items

@@ -29,7 +29,8 @@ struct check_report {
 	struct check_capability capabilities[CHECK_CAPABILITIES];
 	bool host_ok;
 
-	/* With a pid only: */
+	/* With a target only: */
+	pid_t pid;
 	enum image_kind kind; /* 0: without */
 	char *program;
 	struct vm_strings obstacles; /* what would stop a dump */
@@ -48,10 +49,17 @@ struct check_report {
 
 void check_report_deinit(struct check_report *report);
 
+struct check_options {
+	pid_t pid; /* 0: with no domain, the host alone is looked at */
+	enum dump_kind kind;
+	const char *qmp;	      /* path; NULL: find it */
+	const char *domain, *connect; /* as in struct dump_options */
+};
+
 /*
- * Fills the report; `pid` 0 looks at the host alone. Returns 0 when a dump can
+ * Fills the report. Returns 0 when a dump can
  * be made, RESULT_UNSUPPORTED when not (the report or an error line says why),
  * or -errno.
  */
-int flow_check(pid_t pid, enum dump_kind kind, const char *qmp_path,
+int flow_check(const struct check_options *options,
 	       struct check_report *report);

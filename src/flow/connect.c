@@ -8,9 +8,21 @@
 #include "qemu/find.h"
 #include "qemu/program.h"
 
-int connect_vm(const struct target *target, const char *qmp_path,
-	       struct qmp **out)
+static int connect_courier(const struct target *target, struct courier *courier,
+			   struct qmp **out)
 {
+	char why[256];
+	int r = qmp_open_fd(steal_fd(&courier->sock), QMP_DEFAULT_TIMEOUT_MS,
+			    out, why, sizeof(why));
+
+	return r ? log_errno(r, "pid %d: libvirt: %s", target->pid, why) : 0;
+}
+
+int connect_vm(const struct target *target, const char *qmp_path,
+	       struct courier *courier, struct qmp **out)
+{
+	if (courier)
+		return connect_courier(target, courier, out);
 	if (qmp_path && !strcmp(qmp_path, "none")) {
 		log_error(
 			"pid %d: --qmp none: a QEMU cannot be dumped without its monitor",

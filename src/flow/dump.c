@@ -73,14 +73,12 @@ static int wait_for_former(const struct dump_options *options)
 	return r;
 }
 
-int flow_dump(const struct dump_options *options, struct dump_report *report)
+static int dump(const struct dump_options *options, struct dump_report *report)
 {
 	int r;
 
-	*report = (struct dump_report){
-		.kind = dump_choose_kind(options->pid, options->kind,
-					 options->qmp),
-	};
+	report->kind =
+		dump_choose_kind(options->pid, options->kind, options->qmp);
 	r = check_format(options, report->kind);
 	if (r)
 		return r;
@@ -94,6 +92,30 @@ int flow_dump(const struct dump_options *options, struct dump_report *report)
 			"pid %d: interrupted; the target runs on, nothing was kept",
 			options->pid);
 	return r;
+}
+
+static int dump_domain(const struct dump_options *options,
+		       struct dump_report *report)
+{
+	_cleanup_courier_ struct courier courier = COURIER_INIT;
+	struct dump_options found = *options;
+	int r;
+
+	report->kind = IMAGE_KIND_QEMU;
+	r = courier_start(&courier, options->connect, options->domain);
+	if (r)
+		return r;
+	found.pid = courier.domain_pid;
+	found.kind = DUMP_KIND_QEMU;
+	found.courier = &courier;
+	return dump(&found, report);
+}
+
+int flow_dump(const struct dump_options *options, struct dump_report *report)
+{
+	*report = (struct dump_report){};
+	return options->domain ? dump_domain(options, report)
+			       : dump(options, report);
 }
 
 void dump_report_deinit(struct dump_report *report)

@@ -13,6 +13,7 @@
 #include "flow/storage.h"
 #include "image/image.h"
 #include "image/writer.h"
+#include "qemu/courier.h"
 #include "qemu/vm.h"
 
 enum dump_format {
@@ -51,10 +52,14 @@ struct dump_options {
 	bool unsafe; /* goes on where something may write unseen */
 	enum dump_kind kind;
 	enum dump_format format;
-	const char *out;	/* what to make; "-": stdout (not DUMP_IMAGE) */
-	const char *qmp;	/* path; NULL: find it */
-	uint64_t buffer_bytes;	/* 0: a share of free memory */
-	uint64_t granule_bytes; /* 0: chosen by backing */
+	const char *out; /* what to make; "-": stdout (not DUMP_IMAGE) */
+	const char *qmp; /* path; NULL: find it */
+	/* The domain of libvirt that is to be dumped, instead of `pid`, and
+	 * the URI of its daemon, or NULL. */
+	const char *domain, *connect;
+	struct courier *courier; /* to its monitor; flow_dump() fills it in */
+	uint64_t buffer_bytes;	 /* 0: a share of free memory */
+	uint64_t granule_bytes;	 /* 0: chosen by backing */
 	struct image_writer_options writer;
 	struct storage_options storage;
 	/* Of a process: */

@@ -256,7 +256,7 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 	if (!r)
 		r = admit(&target, false);
 	if (!r)
-		r = connect_vm(&target, options->qmp, &qmp);
+		r = connect_vm(&target, options->qmp, options->courier, &qmp);
 	if (!r)
 		r = vm_query_status(qmp, &status);
 	if (!r)

@@ -118,7 +118,9 @@ int devstate_finish(struct devstate *state)
 	int r;
 
 	r = remove_fd(state);
-	if (r)
+	/* It is gone where the monitor's user went away meanwhile, and another
+	 * came: libvirt's daemon. */
+	if (r && r != -EREMOTEIO)
 		return log_errno(r, "qmp: remove-fd: %s", qmp_error(qmp));
 	r = map_sealed(state);
 	if (r)

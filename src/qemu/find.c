@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "qemu/optlist.h"
 #include "qemu/sockuse.h"
 #include "sys/procfs.h"
 #include "sys/procsock.h"
@@ -232,6 +233,44 @@ static pid_t find_client(const struct finder *finder,
 	return client;
 }
 
+/* The daemon of all drivers, and that of QEMU's alone. */
+static bool is_libvirt(const char *program)
+{
+	return !strcmp(program, "libvirtd") || !strcmp(program, "virtqemud");
+}
+
+/* "-name guest=vm1,debug-threads=on", as libvirt starts a domain's QEMU. */
+static char *read_domain_name(const struct finder *finder)
+{
+	_cleanup_free_ char **argv = NULL;
+	size_t n_args;
+
+	if (procfs_read_argv(finder->proc_fd, &argv, &n_args))
+		return NULL;
+	for (size_t i = 0; i + 1 < n_args; i++) {
+		_cleanup_optlist_ struct optlist list = {};
+		const char *name;
+
+		if (strcmp(argv[i], "-name") ||
+		    optlist_init(&list, argv[i + 1], "guest"))
+			continue;
+		name = optlist_first(&list);
+		return name ? strdup(name) : NULL;
+	}
+	return NULL;
+}
+
+static void refuse_libvirt(struct finder *finder, pid_t client,
+			   const char *program, const char *shown)
+{
+	_cleanup_free_ char *name = read_domain_name(finder);
+
+	refuse(finder, REFUSED_BUSY,
+	       "QMP socket %s is in use by pid %d (%s): this is a domain of"
+	       " libvirt, which goes by its name: --domain %s",
+	       shown, client, program, name ?: "NAME");
+}
+
 static void refuse_busy(struct finder *finder,
 			const struct unix_socket *listener, const char *shown)
 {
@@ -249,6 +288,10 @@ static void refuse_busy(struct finder *finder,
 	proc_fd = procfs_open(client);
 	if (proc_fd >= 0)
 		procfs_read_status(proc_fd, &status);
+	if (is_libvirt(status.name)) {
+		refuse_libvirt(finder, client, status.name, shown);
+		return;
+	}
 	refuse(finder, REFUSED_BUSY,
 	       "QMP socket %s is in use by pid %d (%s); close that client, or"
 	       " start QEMU with a second -qmp and pass its path with --qmp",
@@ -478,4 +521,12 @@ int find_qmp(pid_t pid, int proc_fd, const char *qmp_path, struct qmp **out)
 	if (r)
 		log_error("pid %d: %s", pid, finder.why);
 	return r;
+}
+
+int find_qmp_silently(pid_t pid, int proc_fd, struct qmp **out)
+{
+	_cleanup_(finder_deinit) struct finder finder;
+	int r = finder_init(&finder, pid, proc_fd);
+
+	return r ? r : search(&finder, out);
 }

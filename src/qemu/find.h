@@ -20,7 +20,10 @@
  *
  * Returns 0 and a negotiated connection; RESULT_UNSUPPORTED after one error
  * line: there is none, it does not speak QMP, it belongs to another process,
- * or a client holds it (the line names that client and the remedy); -errno,
- * logged.
+ * or a client holds it (the line names that client and the remedy; of libvirt,
+ * the domain); -errno, logged.
  */
 int find_qmp(pid_t pid, int proc_fd, const char *qmp_path, struct qmp **out);
+
+/* The same search, without a word about a failure. */
+int find_qmp_silently(pid_t pid, int proc_fd, struct qmp **out);
