@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
@@ -78,7 +79,7 @@ static int protect_step(const struct capture *capture,
 			const struct region *region, struct range step)
 {
 	int uffd = region->space->desc.uffd;
-	int r = uffd_protect(uffd, step);
+	int r = INJECT("arm-protect") ?: uffd_protect(uffd, step);
 
 	if (r != -ENOENT || !capture->is_taken ||
 	    capture->config.registered_by_caller)
@@ -155,6 +156,7 @@ static int register_region(struct capture *capture, struct region *region)
 	region->registered = true;
 	if (capture->config.registered_by_caller)
 		return 0;
+	INJECT_HERE("arm-register");
 	while (region_next_part(region, &rest, &part)) {
 		int r = uffd_register_wp(region->space->desc.uffd, part.range);
 
@@ -227,7 +229,10 @@ static int find_populated(struct capture *capture, struct region *region,
 
 	if (region->desc.guard)
 		return 0;
-	r = region_find_populated(region, space->pagemap_fd, range, markers);
+	r = INJECT("arm-look");
+	if (!r)
+		r = region_find_populated(region, space->pagemap_fd, range,
+					  markers);
 	if (r == -ESRCH && !capture->is_taken && is_gone(capture, r))
 		return 0;
 	if (r)
@@ -295,7 +300,7 @@ static int make_pool(struct capture *capture, uint64_t n_bytes)
 {
 	uint64_t bytes = min_u64(n_bytes + n_bytes / 8 + POOL_EXTRA,
 				 capture->config.buffer_bytes);
-	int r = slab_pool_init(&capture->pool, bytes);
+	int r = INJECT("arm-pool") ?: slab_pool_init(&capture->pool, bytes);
 
 	if (r)
 		return log_errno(r, "cannot allot %llu MiB of buffers: %m",
@@ -382,8 +387,10 @@ int capture_register(struct capture *capture, unsigned space,
 		     struct range range)
 {
 	const struct space *s = capture->spaces[space];
-	int r = uffd_register_wp(s->desc.uffd, range);
+	int r = INJECT("cover-register");
 
+	if (!r)
+		r = uffd_register_wp(s->desc.uffd, range);
 	return r ? register_failed(s, range, r) : 0;
 }
 
@@ -391,6 +398,7 @@ int capture_arm(struct capture *capture)
 {
 	int r = arm_new_regions(capture);
 
+	INJECT_INTO(r, "arm-done");
 	if (!r)
 		r = atomic_load(&capture->verdict);
 	return r ? capture_fail(capture, r) : 0;
@@ -511,6 +519,7 @@ int capture_settle(struct capture *capture)
 	for (unsigned round = 0; round < SETTLE_ROUNDS; round++) {
 		int r = protect_noted_everywhere(capture, &n);
 
+		INJECT_INTO(r, "arm-settle");
 		if (!r && interrupt_pending())
 			r = -EINTR;
 		if (r)
@@ -712,10 +721,12 @@ int capture_rearm(struct capture *capture)
 	capture->is_taken = true;
 	fault_thread_sync(capture);
 
+	r = INJECT("rearm");
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		r = note_removed(capture, capture->regions[i]);
 	if (!r)
 		r = protect_noted_everywhere(capture, &n);
+	INJECT_INTO(r, "rearm-noted-done");
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
 		r = look_at_removed(capture, capture->regions[i]);
 	for (unsigned i = 0; !r && i < capture->n_regions; i++)
@@ -723,6 +734,7 @@ int capture_rearm(struct capture *capture)
 			r = arm_new_extents(capture, capture->regions[i]);
 	if (!r)
 		r = arm_new_regions(capture);
+	INJECT_INTO(r, "rearm-regions-done");
 	if (!r)
 		r = protect_children(capture);
 	if (r)
@@ -731,5 +743,6 @@ int capture_rearm(struct capture *capture)
 	capture->n_total = count_pages(capture);
 	atomic_compare_exchange_strong(&capture->mode, &hold, MODE_CAPTURE);
 	fault_thread_wake(capture);
+	INJECT_HERE("rearm-done");
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
@@ -226,6 +227,7 @@ int capture_run(struct capture *capture)
 			bitmap_count(&capture->regions[i]->populated, 0,
 				     region_n_pages(capture->regions[i]));
 	r = scan_all(capture);
+	INJECT_INTO(r, "scan-done");
 	if (!r)
 		r = wait_for_now(capture);
 	if (r)
@@ -271,8 +273,10 @@ static void disarm(struct capture *capture)
 
 int capture_drain(struct capture *capture)
 {
+	INJECT_HERE("drain");
 	fault_thread_stop(capture);
 	disarm(capture);
+	INJECT_HERE("drain-disarm-done");
 	slab_pool_close(&capture->pool);
 	output_join(capture);
 	return atomic_load(&capture->verdict);

@@ -31,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "sys/sched.h"
@@ -68,7 +69,7 @@ static int note_write(struct capture *capture, struct region *region,
 
 	if (region->extents[extent] & EXTENT_HUGE)
 		range = region_extent_range(region, extent);
-	r = release(capture, region, range);
+	r = INJECT("fault-note") ?: release(capture, region, range);
 	while (region_next_part(region, &range, &part))
 		bitmap_set_range(&region->noted,
 				 region_page(region, part.range.start),
@@ -83,9 +84,11 @@ static int capture_write(struct capture *capture, struct region *region,
 	struct block block = region_block(region, addr);
 	int r = 0, released;
 
+	INJECT_HERE("fault-claim");
 	if (region_claim(region, block.number)) {
 		r = take_block(capture, region, &block,
 			       &capture->faults.filler);
+		INJECT_INTO(r, "fault-take-done");
 	} else if (!bitmap_test(&region->done, block.number)) {
 		/* Its owner will release it, or have it looked at again. */
 		bitmap_test_and_set(&region->wanted, block.number);
@@ -105,6 +108,7 @@ static int capture_write(struct capture *capture, struct region *region,
 	if (r)
 		capture_fail(capture, r);
 	released = release(capture, region, block.range);
+	INJECT_INTO(released, "fault-release-done");
 	return r ? r : released;
 }
 
@@ -245,7 +249,7 @@ static void handle_event(struct capture *capture, struct space *space,
 
 	discard_event_read(space);
 	pthread_mutex_lock(&capture->layout);
-	r = handle_change(capture, space, msg);
+	r = INJECT("fault-event") ?: handle_change(capture, space, msg);
 	pthread_mutex_unlock(&capture->layout);
 	if (r)
 		capture_fail(capture, r);
@@ -262,7 +266,7 @@ static int read_messages(struct capture *capture, struct space *space)
 	uint64_t now;
 	int n, r;
 
-	r = make_room(faults);
+	r = INJECT("fault-read") ?: make_room(faults);
 	if (r)
 		return r;
 	max = discard_prepare_read(capture, space, BATCH, &events);
@@ -448,7 +452,9 @@ int fault_thread_start(struct capture *capture)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&faults->thread, NULL, fault_main, capture);
+	r = INJECT("fault-start");
+	if (!r)
+		r = -pthread_create(&faults->thread, NULL, fault_main, capture);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r)
 		return log_errno(r, "cannot start the fault thread: %m");

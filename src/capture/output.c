@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "sys/sched.h"
@@ -64,7 +65,7 @@ static void *output_main(void *data)
 		r = next_slab(capture, &slab);
 		if (r || !slab)
 			break;
-		r = write_slab(capture, slab);
+		r = INJECT("output-write") ?: write_slab(capture, slab);
 		hold_put(&slab->hold);
 	} while (!r);
 	if (r)
@@ -82,7 +83,10 @@ int output_start(struct capture *capture)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&capture->output, NULL, output_main, capture);
+	r = INJECT("output-start");
+	if (!r)
+		r = -pthread_create(&capture->output, NULL, output_main,
+				    capture);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r)
 		return log_errno(r, "cannot start the output thread: %m");

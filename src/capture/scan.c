@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "capture/internal.h"
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "sys/sched.h"
@@ -33,6 +34,7 @@ static int capture_range(struct capture *capture, struct region *region,
 		take_back(capture, region, range);
 		return r;
 	}
+	INJECT_INTO(r, "scan-copy-done");
 	if (!r)
 		set_done(region, range);
 	atomic_fetch_add(&scanner->n_pages,
@@ -43,6 +45,7 @@ static int capture_range(struct capture *capture, struct region *region,
 			       &capture->scanner_aliases);
 
 	released = take_release(capture, region, range, NULL);
+	INJECT_INTO(released, "scan-release-done");
 	if (!r && released)
 		r = log_errno(released, "pid %d: cannot unprotect %#llx: %m",
 			      region->space->desc.pid,

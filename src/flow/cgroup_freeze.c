@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -73,7 +74,10 @@ int cgroup_freeze_begin(struct cgroup_freeze *freeze, uint64_t max_ns)
 	if (r)
 		return r;
 	freeze->frozen = true;
-	r = cgroup_freeze(&freeze->cgroup, (int)(max_ns / 1000000));
+	r = INJECT("cgroup-freeze");
+	if (!r)
+		r = cgroup_freeze(&freeze->cgroup, (int)(max_ns / 1000000));
+	INJECT_INTO(r, "cgroup-freeze-done");
 	return r ? log_errno(r, "cgroup %s: freezing it: %m",
 			     freeze->cgroup.path)
 		 : 0;
@@ -85,7 +89,7 @@ int cgroup_freeze_end(struct cgroup_freeze *freeze)
 
 	if (!freeze->frozen)
 		return 0;
-	r = cgroup_thaw(&freeze->cgroup);
+	r = INJECT("cgroup-thaw") ?: cgroup_thaw(&freeze->cgroup);
 	/* If that failed, the keeper is left on guard and tries again. */
 	if (r)
 		return log_errno(r, "cgroup %s: thawing it: %m",

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
@@ -218,7 +219,7 @@ static int make_capture(struct attempt *a)
 		a->n_bytes += subject_size(&a->subjects[i]);
 	if (!config.buffer_bytes)
 		config.buffer_bytes = setup_choose_buffer(a->n_bytes);
-	r = capture_new(&a->capture, &config);
+	r = INJECT("infect-begin") ?: capture_new(&a->capture, &config);
 	if (!r)
 		process_images_set_capture(&a->images, a->capture);
 	return r;
@@ -299,6 +300,7 @@ static int register_mappings(struct attempt *a)
 		r = subject_cover(&a->subjects[i], a->capture);
 	if (!r)
 		r = writers_arm(&a->writers, a->capture, true);
+	INJECT_INTO(r, "cover-done");
 	thawed = tracer_thaw(a->tracer);
 	a->stats->pause_ns = now_ns() - since_ns;
 	sched_restore(&before);
@@ -339,10 +341,11 @@ static int took_too_long(const struct attempt *a)
  * its protection. */
 static int take_all(struct attempt *a)
 {
-	int r = check_tree(a);
+	int r = INJECT("take-tree") ?: check_tree(a);
 
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_take(&a->subjects[i], a->capture);
+	INJECT_INTO(r, "take-done");
 	if (!r)
 		r = file_writes_instant(&a->file_writes);
 	/* What was mapped since the first look as well. */
@@ -430,8 +433,10 @@ static int finish(struct attempt *a)
 	int r = 0;
 
 	setup_fill_stats(stats, a->capture);
+	r = INJECT("describe-threads");
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_describe(&a->subjects[i], a->tracer);
+	INJECT_INTO(r, "describe-files");
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_put_rest(&a->subjects[i]);
 	if (r)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -54,7 +55,7 @@ static int init_uffd(const struct target *target, int uffd, uint64_t *features)
 
 	if (r)
 		return r;
-	r = uffd_init(uffd, *features);
+	r = INJECT("vm-init-uffd") ?: uffd_init(uffd, *features);
 	return r ? log_errno(r, "pid %d: userfaultfd: %m", target->pid) : 0;
 }
 
@@ -101,7 +102,7 @@ static int make_capture(struct capture **out,
 	r = init_uffd(target, space.uffd, &features);
 	config.markers = features & UFFD_FEATURE_WP_UNPOPULATED;
 	if (!r)
-		r = capture_new(out, &config);
+		r = INJECT("vm-infect-done") ?: capture_new(out, &config);
 	if (r) {
 		close_fd(&space.uffd);
 		return r;
@@ -169,6 +170,7 @@ static int rearm(struct capture *capture, struct others *others)
 	if (!others->tracer)
 		return capture_rearm(capture);
 	r = tracer_freeze(others->tracer, others->max_ns, &since_ns);
+	INJECT_INTO(r, "others-freeze-done");
 	if (!r)
 		r = writers_take(&others->writers);
 	if (!r)
@@ -194,7 +196,7 @@ static int take_instant(const struct target *target, struct qmp *qmp,
 
 	r = freeze_begin(&freeze, qmp, keeper, running);
 	if (!r)
-		r = check_ram_is_same(target, ram);
+		r = INJECT("vm-recheck") ?: check_ram_is_same(target, ram);
 	if (!r)
 		r = devstate_save(devices);
 	if (!r)
@@ -260,7 +262,7 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 	if (!r)
 		r = vm_query_status(qmp, &status);
 	if (!r)
-		r = ram_init(&ram, &target, qmp);
+		r = INJECT("vm-probe-ram") ?: ram_init(&ram, &target, qmp);
 	if (!r)
 		r = check_vm(qmp, &target, &status);
 	if (!r)
@@ -309,6 +311,7 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 	r = capture_settle(capture);
 	if (!r)
 		r = look_for_others(&others);
+	INJECT_INTO(r, "vm-settle-done");
 	if (r)
 		return r;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "flow/freeze.h"
 
+#include "base/inject.h"
 #include "base/util.h"
 #include "qemu/vm.h"
 #include "sys/sched.h"
@@ -19,7 +20,9 @@ int freeze_begin(struct freeze *freeze, struct qmp *qmp, struct keeper *keeper,
 	freeze->stopped = true;
 	freeze->before = sched_raise();
 	freeze->started_ns = now_ns();
-	return vm_stop(qmp);
+	r = INJECT("vm-stop") ?: vm_stop(qmp);
+	INJECT_INTO(r, "vm-stop-done");
+	return r;
 }
 
 int freeze_end(struct freeze *freeze, uint64_t *pause_ns)
@@ -29,14 +32,14 @@ int freeze_end(struct freeze *freeze, uint64_t *pause_ns)
 	*pause_ns = 0;
 	if (!freeze->stopped)
 		return 0;
-	r = vm_cont(freeze->qmp);
+	r = INJECT("vm-cont") ?: vm_cont(freeze->qmp);
 	*pause_ns = now_ns() - freeze->started_ns;
 	sched_restore(&freeze->before);
 	/* If `cont` failed, the keeper is left on guard and tries again. */
 	if (r)
 		return r;
 	freeze->stopped = false;
-	return keeper_guard(freeze->keeper, false);
+	return INJECT("vm-cont-done") ?: keeper_guard(freeze->keeper, false);
 }
 
 void freeze_undo(struct freeze *freeze)

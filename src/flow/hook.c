@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
@@ -92,6 +93,7 @@ static __attribute__((noreturn)) void help(int sock, const char *command,
 
 	if (recv(HELPER_SOCK, &go, sizeof(go), 0) != sizeof(go))
 		_exit(0);
+	INJECT_HERE("hook-run");
 	shell = fork();
 	if (!shell)
 		exec_shell(command);
@@ -188,7 +190,7 @@ int hook_run(struct hook *hook)
 		return 0;
 	if (send(hook->sock, &go, sizeof(go), MSG_NOSIGNAL) != sizeof(go))
 		return log_errno(-errno, "--exec-frozen: the helper died: %m");
-	r = wait_for_answer(hook);
+	r = INJECT("hook-wait") ?: wait_for_answer(hook);
 	if (r)
 		kill_session(hook);
 	if (r == -ETIMEDOUT) {

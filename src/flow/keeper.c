@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "parasite/parasite.h"
@@ -41,6 +42,7 @@ static int take_uffd(const struct target *target, int *uffd)
 	if (r)
 		return r;
 	r = parasite_make_uffd(parasite, dev, uffd);
+	INJECT_HERE("keeper-cure");
 	cured = parasite_cure(parasite);
 	if (!r && cured) {
 		close_fd(uffd);
@@ -93,7 +95,9 @@ static void serve(int sock, const struct target *target, int qmp_fd,
 			guarding = command == KEEPER_GUARD;
 		/* Whatever comes next goes by descriptors. */
 		drop_capabilities(target, true);
-		if (answer(sock, r, uffd))
+		if (guarding)
+			INJECT_HERE("keeper-guard");
+		if (INJECT("keeper-answer") ?: answer(sock, r, uffd))
 			break;
 	}
 
@@ -131,7 +135,8 @@ int keeper_start(struct keeper *keeper, const struct target *target, int qmp_fd,
 	int socks[2];
 	pid_t dumper;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
+	if (INJECT_ERRNO("keeper-start") ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks))
 		return log_errno(-errno, "socketpair: %m");
 
 	dumper = getpid();
@@ -161,6 +166,7 @@ static int ask(struct keeper *keeper, int command, int *fd)
 	int result, r;
 
 	r = fdpass_send(keeper->sock, &command, sizeof(command), NULL, 0);
+	INJECT_INTO(r, "keeper-ask");
 	if (!r)
 		r = fdpass_recv(keeper->sock, &result, &len, fd, &n_fds);
 	if (!r && len != sizeof(result))
@@ -187,7 +193,7 @@ int keeper_fetch_uffd(const struct target *target, uint64_t features, int *uffd)
 		r = keeper_take_uffd(&keeper, uffd);
 	if (r)
 		return r;
-	r = uffd_init(*uffd, features);
+	r = INJECT("infect-init-uffd") ?: uffd_init(*uffd, features);
 	if (!r)
 		return 0;
 	close_fd(uffd);

@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -61,6 +62,7 @@ int output_finish(struct output *output)
 {
 	int r = output->remove ? io_sync(output->fd) : 0;
 
+	INJECT_INTO(r, "stream-sync-done");
 	if (r)
 		return log_errno(r, "%s: writing: %m", output->path);
 	output->remove = false;

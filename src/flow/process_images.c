@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "config.h"
 #include "elfcore/elfcore.h"
@@ -153,6 +154,7 @@ static int put_process(struct subject *s)
 	int r;
 
 	r = image_writer_list_regions(s->writer, &regions, &n);
+	INJECT_INTO(r, "core-build");
 	if (!r)
 		r = elfcore_build(&s->process, regions, n,
 				  image_writer_tail_offset(s->writer), &frame);

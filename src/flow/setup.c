@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <time.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -25,7 +26,7 @@ int setup_choose_features(uint64_t also, uint64_t *features)
 			  UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |
 			  UFFD_FEATURE_EVENT_REMAP;
 	uint64_t known = 0;
-	int r = uffd_query_features(&known);
+	int r = INJECT("probe-features") ?: uffd_query_features(&known);
 
 	if (r)
 		return log_errno(r, "userfaultfd: %m");
@@ -66,7 +67,7 @@ int setup_drop_capabilities(const cap_value_t *also, size_t n_also)
 	assert(n_also <= SETUP_ALSO_MAX);
 	for (size_t i = 0; i < n_also; i++)
 		keep[3 + i] = also[i];
-	r = caps_reduce(keep, 3 + n_also);
+	r = INJECT("infect-drop-caps") ?: caps_reduce(keep, 3 + n_also);
 	return r ? log_errno(r, "cannot drop capabilities: %m") : 0;
 }
 

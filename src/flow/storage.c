@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 
 int storage_init(struct storage *storage, const struct storage_options *options,
@@ -15,6 +16,7 @@ int storage_init(struct storage *storage, const struct storage_options *options,
 
 	*storage = STORAGE_INIT;
 	r = disks_query(qmp, &storage->disks);
+	INJECT_INTO(r, "disks-query-done");
 	if (!r)
 		r = disks_open(&storage->disks, target->proc_fd);
 	if (!r && options->overlay)
@@ -76,8 +78,10 @@ int storage_take(struct storage *storage)
 {
 	int r = hook_run(&storage->hook);
 
+	INJECT_INTO(r, "hook-done");
 	if (!r)
 		r = overlays_switch(&storage->overlays);
+	INJECT_INTO(r, "overlay-switch-done");
 	/* Last, for the base is written to once more: its caches. */
 	if (!r)
 		disks_look(&storage->disks);

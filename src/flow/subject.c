@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/interrupt.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -26,7 +27,7 @@ int subject_open(struct subject *s, pid_t pid, bool all,
 			       .pagemap_fd = -1,
 			       .mem_fd = -1,
 			       .files = files };
-	r = target_open(&s->target, pid);
+	r = INJECT("probe-open") ?: target_open(&s->target, pid);
 	if (r)
 		return r;
 	s->pagemap_fd = pagemap_open(s->target.proc_fd);
@@ -37,6 +38,7 @@ int subject_open(struct subject *s, pid_t pid, bool all,
 	if (s->mem_fd < 0)
 		return log_errno(-errno, "pid %d: /proc/%d/mem: %m", pid, pid);
 	r = describe_process(&s->process, &s->target);
+	INJECT_INTO(r, "probe-describe-done");
 	if (r)
 		return r;
 	s->rules.filter = s->process.coredump_filter;
@@ -109,7 +111,7 @@ int subject_infect(struct subject *s, struct capture *capture,
 
 	if (r)
 		return r;
-	r = capture_add_space(capture, &space);
+	r = INJECT("infect-add-space") ?: capture_add_space(capture, &space);
 	if (r < 0)
 		return r;
 	s->number = (unsigned)r;
@@ -158,7 +160,7 @@ int subject_cover(struct subject *s, struct capture *capture)
 	int r = look_again(s);
 
 	if (!r)
-		r = check_same_program(s);
+		r = INJECT("cover-begin") ?: check_same_program(s);
 	return r ? r : cover_begin(&s->cover, capture, &s->layout, s->files);
 }
 
@@ -213,8 +215,10 @@ int subject_take(struct subject *s, struct capture *capture)
 
 	if (!r)
 		r = check_same_program(s);
+	INJECT_INTO(r, "take-cover");
 	if (!r)
 		r = cover_finish(&s->cover, capture, &s->layout, s->files);
+	INJECT_INTO(r, "take-copies");
 	if (!r)
 		r = copies_take(&s->copies, s->pagemap_fd, &s->layout,
 				s->files);

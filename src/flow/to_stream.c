@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/inject.h"
 #include "base/pace.h"
 #include "base/util.h"
 #include "flow/output.h"
@@ -44,6 +45,7 @@ static int put_pages(void *opaque, unsigned region, uint64_t first_page,
 	struct to_stream *to = opaque;
 
 	(void)hold; /* the data is needed no longer than this takes */
+	INJECT_HERE("stream-put");
 	return page_stream_put(to->pages, region, first_page, n_pages, data);
 }
 
@@ -61,6 +63,7 @@ static int finish(struct destination *base, const struct snapshot *snapshot,
 	int r = page_stream_end(to->pages, snapshot->devices->data,
 				snapshot->devices->len);
 
+	INJECT_INTO(r, "stream-end-done");
 	if (!r)
 		r = output_finish(&to->output);
 	stats->pages_data = page_stream_data_pages(to->pages);

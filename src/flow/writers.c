@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -332,6 +333,7 @@ int writers_arm(struct writers *w, struct capture *capture, bool registers)
 		struct writer *writer = &w->writers[i];
 
 		r = list_parts(w, writer, &writer->armed);
+		INJECT_INTO(r, "writers-arm");
 		for (size_t k = 0; !r && k < writer->armed.n; k++)
 			r = arm_part(w, writer, &writer->armed.parts[k],
 				     capture, registers);
@@ -383,7 +385,8 @@ int writers_take(const struct writers *w)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < w->n_writers; i++)
-		r = check_parts(w, &w->writers[i], true);
+		r = INJECT("writers-take")
+			    ?: check_parts(w, &w->writers[i], true);
 	return r;
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/io.h"
 #include "base/log.h"
 
@@ -110,7 +111,7 @@ static int claim_partial(struct partial_dir *d)
 		return log_errno(-errno, "%s: cannot open %s: %m", d->path,
 				 d->partial);
 
-	if (flock(d->fd, LOCK_EX | LOCK_NB)) {
+	if (INJECT_ERRNO("image-lock") || flock(d->fd, LOCK_EX | LOCK_NB)) {
 		r = -errno;
 		close_fd(&d->fd); /* it is not ours to discard */
 		if (r == -EWOULDBLOCK)
@@ -181,8 +182,10 @@ static void sync_parent(struct partial_dir *d)
 
 int partial_dir_commit_file(struct partial_dir *d, const char *file)
 {
-	int r = rename_new(d->fd, file, d->parent_fd, d->name);
+	int r = INJECT("core-rename");
 
+	if (!r)
+		r = rename_new(d->fd, file, d->parent_fd, d->name);
 	if (r)
 		return log_errno(r, "%s: cannot rename %s: %m", d->path, file);
 	sync_parent(d);
@@ -193,13 +196,16 @@ int partial_dir_commit(struct partial_dir *d)
 {
 	int r;
 
-	r = io_sync(d->fd);
+	r = INJECT("image-dir-sync") ?: io_sync(d->fd);
 	if (r)
 		return log_errno(r, "%s: syncing %s: %m", d->path, d->partial);
-	r = rename_new(d->parent_fd, d->partial, d->parent_fd, d->name);
+	r = INJECT("image-rename");
+	if (!r)
+		r = rename_new(d->parent_fd, d->partial, d->parent_fd, d->name);
 	if (r)
 		return log_errno(r, "%s: cannot rename %s: %m", d->path,
 				 d->partial);
+	INJECT_HERE("image-rename-done");
 	close_fd(&d->fd);
 	sync_parent(d);
 	return 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/io.h"
 #include "image/pwriter_internal.h"
 
@@ -81,7 +82,7 @@ int pwriter_wait(struct pwriter *writer)
 		return r;
 
 	writer->n_under_way--;
-	r = finish_by_hand(job, result);
+	r = INJECT("image-write") ?: finish_by_hand(job, result);
 	if (r && !writer->error)
 		writer->error = r;
 	hold_put(job->hold);

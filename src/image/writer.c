@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/inject.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -31,6 +32,7 @@ int image_writer_new(struct image_writer **out, const char *dir,
 	pace_init(&w->pace, options->rate);
 
 	r = partial_dir_create(&w->dir, dir);
+	INJECT_INTO(r, "image-dir-done");
 	if (r)
 		return r;
 	r = pwriter_new(&w->pwriter, WRITES_AT_ONCE, !options->no_uring);
@@ -90,9 +92,9 @@ int image_writer_put_file(struct image_writer *w, const char *name,
 	if (fd < 0)
 		return log_errno(-errno, "%s: cannot create %s: %m",
 				 w->dir.path, name);
-	r = io_write_full(fd, data, len);
+	r = INJECT("image-record") ?: io_write_full(fd, data, len);
 	if (!r)
-		r = io_sync(fd);
+		r = INJECT("image-record-sync") ?: io_sync(fd);
 	if (r)
 		return log_errno(r, "%s: writing %s: %m", w->dir.path, name);
 	return 0;
@@ -128,6 +130,7 @@ static int put_frame(struct image_writer *w, const struct image_frame *frame,
 		.tail_xxh3 = XXH3_64bits(frame->tail, frame->tail_len),
 	};
 	r = io_pwrite_full(w->core.fd, frame->head, IMAGE_PAGE_SIZE, 0);
+	INJECT_INTO(r, "core-frame");
 	if (!r)
 		r = io_pwrite_full(w->core.fd, frame->tail, frame->tail_len,
 				   w->core_end);
@@ -217,7 +220,7 @@ int image_writer_commit_core(struct image_writer *w)
 	assert(w->has_process);
 	r = image_writer_sync(w);
 	if (!r) {
-		r = io_sync(w->core.fd);
+		r = INJECT("core-sync") ?: io_sync(w->core.fd);
 		if (r)
 			log_errno(r, "%s: writing %s: %m", w->dir.path,
 				  IMAGE_CORE);

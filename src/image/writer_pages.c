@@ -10,6 +10,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/inject.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/page.h"
@@ -76,7 +77,7 @@ static int create_pages_file(struct image_writer *w, const char *name,
 	if (file->fd < 0)
 		return log_errno(-errno, "%s: cannot create %s: %m",
 				 w->dir.path, name);
-	if (ftruncate(file->fd, (off_t)len))
+	if (INJECT_ERRNO("image-size") || ftruncate(file->fd, (off_t)len))
 		return log_errno(-errno, "%s: cannot size %s: %m", w->dir.path,
 				 name);
 	if (!w->options.no_direct)
@@ -311,7 +312,7 @@ uint64_t image_writer_data_pages(const struct image_writer *w)
 static int sync_pages_file(const struct image_writer *w, const char *name,
 			   const struct pages_file *file)
 {
-	int r = io_sync(file->fd);
+	int r = INJECT("image-sync") ?: io_sync(file->fd);
 
 	if (r)
 		return log_errno(r, "%s: writing %s: %m", w->dir.path, name);

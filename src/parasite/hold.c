@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -40,9 +41,12 @@ static int seize(const struct candidate *candidate)
 	pid_t pid = candidate->pid;
 	int err;
 
-	err = ptrace_seize(candidate->tid, candidate->status.seccomp
-						   ? PTRACE_O_SUSPEND_SECCOMP
-						   : 0);
+	err = INJECT("infect-seize");
+	if (!err)
+		err = ptrace_seize(candidate->tid,
+				   candidate->status.seccomp
+					   ? PTRACE_O_SUSPEND_SECCOMP
+					   : 0);
 	if (!err || err == -ESRCH)
 		return err;
 	if (candidate->status.seccomp)
@@ -72,7 +76,7 @@ static int stop_once(struct remote *r, uint64_t deadline)
 	struct ptrace_stop stop;
 	int err;
 
-	err = ptrace_interrupt(r->tid);
+	err = INJECT("infect-stop") ?: ptrace_interrupt(r->tid);
 	while (!err) {
 		err = ptrace_wait(r->tid, deadline, &stop);
 		if (err)
@@ -83,7 +87,7 @@ static int stop_once(struct remote *r, uint64_t deadline)
 			return -ESRCH;
 		case PTRACE_STOP_EVENT:
 			r->state = REMOTE_EVENT;
-			return 0;
+			return INJECT("infect-stop-done");
 		case PTRACE_STOP_GROUP:
 			r->state = REMOTE_EVENT;
 			return refuse("pid %d: is stopped by signal %d", r->pid,
@@ -230,6 +234,7 @@ static int park(struct remote *r, const struct candidate *candidate,
 	if (!err)
 		err = procsig_read(r->proc_fd, r->tid, &sig);
 	r->blocked = sig.blocked;
+	INJECT_INTO(err, "park-wayback");
 	if (!err)
 		err = wayback_init(&r->wayback, r->tid, post->remote_addr,
 				   post->len, &candidate->gadgets, &r->regs,
@@ -241,10 +246,12 @@ static int park(struct remote *r, const struct candidate *candidate,
 		/* munmap(0, 0), if ever it runs. */
 		arch_set_call(&regs, &candidate->gadgets,
 			      wayback_sp(&r->wayback, 0), SYS_munmap, no_args);
-		err = ptrace_set_regs(r->tid, &regs);
+		err = INJECT("park-regs") ?: ptrace_set_regs(r->tid, &regs);
 	}
+	INJECT_INTO(err, "park-mask");
 	if (!err)
 		err = ptrace_set_sigmask(r->tid, UINT64_MAX);
+	INJECT_INTO(err, "park-done");
 	return err ? log_errno(err, "pid %d: preparing its way back: %m",
 			       r->pid)
 		   : 0;
@@ -261,7 +268,7 @@ static int hold(struct remote *r, int pidfd, struct candidate *candidate)
 	/* Held, its pid cannot be recycled: is it who was meant? */
 	if (!pidfd_is_alive(pidfd))
 		return -ESRCH;
-	err = check_thread(r);
+	err = INJECT("infect-check") ?: check_thread(r);
 	return err ? err : park(r, candidate, &post);
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "parasite/remote.h"
@@ -108,7 +109,7 @@ static int take_uffd(struct parasite *p, int remote_fd, int *uffd)
 
 	if (fd < 0)
 		return fd;
-	err = check_is_uffd(fd);
+	err = INJECT("infect-take-uffd") ?: check_is_uffd(fd);
 	if (!err)
 		err = remote_close_fd(&p->remote);
 	if (!err)
@@ -156,9 +157,11 @@ static int hand_over(struct parasite *p, int fd, int *remote_fd)
 	sock = pidfd_take_fd(p->pidfd, remote_sock);
 	if (sock < 0)
 		return sock;
-	err = connect_to_itself(sock);
+	err = INJECT("handover-connect") ?: connect_to_itself(sock);
+	INJECT_INTO(err, "handover-send");
 	if (!err)
 		err = fdpass_send(sock, "", 1, &fd, 1);
+	INJECT_INTO(err, "handover-receive");
 	if (!err)
 		err = remote_receive_fd(&p->remote, remote_sock, remote_fd);
 	return err;
@@ -169,6 +172,7 @@ static int make_by_device(struct parasite *p, int dev_fd, int *uffd)
 	int remote_dev, remote_fd, err;
 
 	err = hand_over(p, dev_fd, &remote_dev);
+	INJECT_INTO(err, "handover-ioctl");
 	if (!err)
 		err = remote_open_fd(&p->remote, SYS_ioctl,
 				     (uint64_t[6]){ (uint64_t)remote_dev,
@@ -208,6 +212,7 @@ int parasite_make_uffd(struct parasite *p, int dev_fd, int *uffd)
 	}
 	if (!err)
 		err = drop_fds(p);
+	INJECT_INTO(err, "infect-done");
 	if (err)
 		return log_errno(err, "pid %d: making a userfaultfd: %m", pid);
 	*uffd = steal_fd(&fd);

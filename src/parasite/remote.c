@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "sys/procsig.h"
@@ -87,9 +88,11 @@ static int run_call(struct remote *r, uint64_t remote_sp, uint64_t store_to,
 		      disguise ? harmless_args : args);
 	if (store_to)
 		arch_set_store(&regs, gadgets, store_to);
-	err = ptrace_set_regs(r->tid, &regs);
+	err = INJECT("call-prepare") ?: ptrace_set_regs(r->tid, &regs);
+	INJECT_INTO(err, "call-enter");
 	if (!err)
 		err = run_to_syscall(r, PTRACE_SYSCALL_ENTRY);
+	INJECT_INTO(err, "call-replace");
 	if (!err && disguise) {
 		err = ptrace_get_regs(r->tid, &regs);
 		if (!err) {
@@ -97,8 +100,10 @@ static int run_call(struct remote *r, uint64_t remote_sp, uint64_t store_to,
 			err = ptrace_set_regs(r->tid, &regs);
 		}
 	}
+	INJECT_INTO(err, "call-run");
 	if (!err)
 		err = run_to_syscall(r, PTRACE_SYSCALL_EXIT);
+	INJECT_INTO(err, "call-result");
 	if (!err)
 		err = ptrace_get_regs(r->tid, &regs);
 	if (!err)
@@ -122,6 +127,7 @@ int remote_open_fd(struct remote *r, long nr, const uint64_t args[6], int *fd)
 	err = run_call(r, sp, store_to, true, nr, args, &result);
 	if (!err && result < 0)
 		err = (int)result;
+	INJECT_INTO(err, "call-keep-fd");
 	if (!err)
 		err = wayback_push_fd(&r->wayback, (int)result);
 	if (!err)
@@ -243,17 +249,22 @@ static int restore(struct remote *r)
 
 	while (r->wayback.n_fds && !err)
 		err = remote_close_fd(r);
+	INJECT_INTO(err, "cure-stop");
 	if (!err)
 		err = move_to_event(r);
 	if (!err)
 		err = settle_mask(r);
+	INJECT_INTO(err, "cure-mask");
 	/* The mask first: up to here, the way back would restore both. */
 	if (!err)
 		err = ptrace_set_sigmask(r->tid, r->sigmask);
+	INJECT_INTO(err, "cure-regs");
 	if (!err)
 		err = ptrace_set_regs(r->tid, &r->regs);
+	INJECT_INTO(err, "cure-erase");
 	if (!err)
 		wayback_erase(&r->wayback);
+	INJECT_INTO(err, "cure-detach");
 	if (!err)
 		err = ptrace_detach(r->tid, 0);
 	if (!err)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 
 /* migration/savevm.c, migration/qemu-file-types.h: magic, version 3, then
@@ -43,6 +44,7 @@ int devstate_prepare(struct devstate *state, struct qmp *qmp)
 	if (writer < 0)
 		return log_errno(writer, "device state: reopen memfd: %m");
 
+	INJECT_HERE("devices-add-fd");
 	r = qmp_execute_fd(qmp, "add-fd",
 			   json_pack("{s:I, s:s}", "fdset-id",
 				     (json_int_t)getpid(), "opaque",
@@ -54,17 +56,20 @@ int devstate_prepare(struct devstate *state, struct qmp *qmp)
 		return log_errno(-EPROTO, "qmp: add-fd: unexpected answer");
 	state->qmp = qmp;
 	state->fdset_id = id;
-	return 0;
+	return INJECT("devices-add-fd-done");
 }
 
 int devstate_save(struct devstate *state)
 {
 	char path[48];
+	int r;
 
 	snprintf(path, sizeof(path), "/dev/fdset/%" PRId64, state->fdset_id);
-	return qmp_call(state->qmp, "xen-save-devices-state",
-			json_pack("{s:s, s:b}", "filename", path, "live", 0),
-			NULL);
+	r = qmp_call(state->qmp, "xen-save-devices-state",
+		     json_pack("{s:s, s:b}", "filename", path, "live", 0),
+		     NULL);
+	INJECT_INTO(r, "devices-save-done");
+	return r;
 }
 
 static int remove_fd(struct devstate *state)
@@ -117,12 +122,12 @@ int devstate_finish(struct devstate *state)
 	struct qmp *qmp = state->qmp;
 	int r;
 
-	r = remove_fd(state);
+	r = INJECT("devices-remove-fd") ?: remove_fd(state);
 	/* It is gone where the monitor's user went away meanwhile, and another
 	 * came: libvirt's daemon. */
 	if (r && r != -EREMOTEIO)
 		return log_errno(r, "qmp: remove-fd: %s", qmp_error(qmp));
-	r = map_sealed(state);
+	r = INJECT("devices-seal") ?: map_sealed(state);
 	if (r)
 		return log_errno(r, "device state: %m");
 	r = devstate_check(state->data, state->len);

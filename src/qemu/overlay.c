@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -200,6 +201,7 @@ static int create(struct overlays *overlays, const struct overlay *overlay,
 	if (r)
 		return qemu_failed(overlays, overlay, r,
 				   qmp_error(overlays->qmp));
+	INJECT_HERE("overlay-job");
 	return finish_job(overlays, overlay);
 }
 
@@ -217,6 +219,7 @@ static int create_file(struct overlays *overlays, struct overlay *overlay)
 	struct stat st;
 	int r;
 
+	INJECT_HERE("overlay-create");
 	/* QEMU would open and cut what is there. */
 	if (!fstatat(overlay->dir_fd, file_name(overlay->path), &st,
 		     AT_SYMLINK_NOFOLLOW))
@@ -243,6 +246,7 @@ int overlays_create(struct overlays *overlays)
 
 	for (size_t i = 0; !r && i < overlays->n_overlays; i++)
 		r = create_file(overlays, &overlays->overlays[i]);
+	INJECT_INTO(r, "overlay-create-done");
 	return r;
 }
 

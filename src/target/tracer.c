@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -75,7 +76,9 @@ int tracer_start(struct tracer **out, const struct tracer_holder *holder)
 	pthread_cond_init(&tracer->changed, NULL);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&tracer->thread, NULL, tracer_main, tracer);
+	r = INJECT("tracer-start");
+	if (!r)
+		r = -pthread_create(&tracer->thread, NULL, tracer_main, tracer);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r)
 		return log_errno(r, "cannot start the tracing thread: %m");
@@ -193,7 +196,7 @@ int tracer_add_thread(struct tracer *tracer, unsigned process, pid_t tid)
 static int seize(struct tracer *tracer, unsigned process, pid_t tid)
 {
 	const struct target *target = tracer->processes[process].target;
-	int r = ptrace_seize(tid, 0);
+	int r = INJECT("freeze-seize") ?: ptrace_seize(tid, 0);
 
 	if (!r) {
 		r = tracer_add_thread(tracer, process, tid);
@@ -225,6 +228,7 @@ static int seize_new(struct tracer *tracer, unsigned number, size_t *n_new)
 	if (r)
 		return log_errno(r, "pid %d: its threads: %m", target->pid);
 	qsort(tids, n, sizeof(*tids), compare_tids);
+	r = INJECT("freeze-list");
 	for (size_t i = 0; !r && i < n; i++) {
 		if (process->n_tids &&
 		    bsearch(&tids[i], process->tids, process->n_tids,
@@ -258,7 +262,7 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 
 	if (!thread->stands)
 		return 0;
-	r = ptrace_get_regs(tid, &thread->regs);
+	r = INJECT("freeze-regs") ?: ptrace_get_regs(tid, &thread->regs);
 	if (r == -ENOEXEC) {
 		log_error(
 			"pid %d: thread %d runs 32-bit code; only 64-bit programs can be dumped",
@@ -269,6 +273,7 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 	if (!r && restart_eintr(&regs))
 		r = ptrace_set_regs(tid, &regs);
 	thread->xstate_len = TRACER_XSTATE_MAX;
+	INJECT_INTO(r, "freeze-xstate");
 	if (!r)
 		r = ptrace_get_xstate(tid, thread->xstate, &thread->xstate_len);
 	if (!r)
@@ -292,6 +297,7 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 
 	for (;;) {
 		r = ptrace_wait(thread->tid, tracer->deadline_ns, &stop);
+		INJECT_INTO(r, "freeze-wait-done");
 		if (r)
 			break;
 		switch (stop.kind) {
@@ -356,6 +362,7 @@ static int stop_from(struct tracer *tracer, size_t first)
 
 	for (size_t i = first; i < tracer->n_threads; i++)
 		ptrace_interrupt(tracer->threads[i].tid);
+	r = INJECT("freeze-stop-done");
 	for (size_t i = first; !r && i < tracer->n_threads; i++)
 		r = wait_for_stop(tracer, &tracer->threads[i]);
 	if (r)
@@ -365,9 +372,11 @@ static int stop_from(struct tracer *tracer, size_t first)
 
 static void let_go(struct tracer *tracer)
 {
+	INJECT_HERE("thaw");
 	for (size_t i = 0; i < tracer->n_threads; i++)
 		if (tracer->threads[i].stands)
 			ptrace_detach(tracer->threads[i].tid, 0);
+	INJECT_HERE("thaw-done");
 }
 
 static int stop_all(struct tracer *tracer)
@@ -394,6 +403,7 @@ static int freeze(struct tracer *tracer)
 	/* Whoever stands waits for this thread; until the thaw. */
 	tracer->before = sched_raise();
 	r = stop_all(tracer);
+	INJECT_INTO(r, "freeze-done");
 	if (!r)
 		return 0;
 	let_go(tracer);

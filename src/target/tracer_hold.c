@@ -29,6 +29,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/inject.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "sys/procsig.h"
@@ -105,7 +106,9 @@ static void *worker_main(void *data)
 			continue;
 		}
 		pthread_mutex_unlock(&h->lock);
+		INJECT_HERE("hold-capture");
 		holder->capture(holder->opaque, work->process, work->range);
+		INJECT_HERE("hold-capture-done");
 		pthread_mutex_lock(&h->lock);
 		work->done = true;
 		h->heard = false;
@@ -160,6 +163,7 @@ static void hold(struct holding *h, const struct tracer_thread *thread, int sig,
 {
 	struct held *held = malloc(sizeof(*held));
 
+	INJECT_HERE("hold-call");
 	if (!held) {
 		resume(thread->tid, sig);
 		return;
@@ -336,6 +340,7 @@ static int run_to_syscall(const struct tracer_thread *thread)
 
 void tracer_begin_hold(struct tracer *tracer)
 {
+	INJECT_HERE("hold-begin");
 	for (size_t i = 0; i < tracer->n_threads; i++) {
 		const struct tracer_thread *thread = &tracer->threads[i];
 
@@ -426,7 +431,8 @@ void tracer_hold(struct tracer *tracer)
 
 	pthread_mutex_init(&h.lock, NULL);
 	pthread_cond_init(&h.changed, NULL);
-	if (pthread_create(&h.worker, NULL, worker_main, &h)) {
+	if (INJECT("hold-start") ||
+	    pthread_create(&h.worker, NULL, worker_main, &h)) {
 		log_warning("calls that unmap memory cannot be held");
 		set_all_free();
 		pthread_cond_destroy(&h.changed);
@@ -450,8 +456,10 @@ void tracer_hold(struct tracer *tracer)
 	pthread_cond_broadcast(&h.changed);
 	pthread_mutex_unlock(&h.lock);
 	pthread_join(h.worker, NULL);
+	INJECT_HERE("hold-let-go");
 	let_go_of_held(&h);
 	set_all_free();
+	INJECT_HERE("hold-let-go-done");
 	pthread_cond_destroy(&h.changed);
 	pthread_mutex_destroy(&h.lock);
 }
