@@ -15,6 +15,11 @@ bool log_had_error(void)
 	return had_error;
 }
 
+void log_note_error(void)
+{
+	had_error = true;
+}
+
 void log_set_level(enum log_level level)
 {
 	log_level = level;

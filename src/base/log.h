@@ -22,6 +22,8 @@ enum log_level log_get_level(void);
 /* Whether an error was logged: who ends the program without one must say why.
  */
 bool log_had_error(void);
+/* Another process of this command has. */
+void log_note_error(void);
 
 void log_write(enum log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -39,6 +39,8 @@ static int take_uffd(const struct target *target, int *uffd)
 
 	r = parasite_infect(&parasite, target->pid, target->proc_fd,
 			    target->pidfd);
+	if (r < 0 && !log_had_error())
+		log_errno(r, "pid %d: entering it: %m", target->pid);
 	if (r)
 		return r;
 	r = parasite_make_uffd(parasite, dev, uffd);
@@ -176,6 +178,8 @@ static int ask(struct keeper *keeper, int command, int *fd)
 				 keeper->pid);
 	if (fd && !result && !n_fds)
 		return -EPROTO;
+	if (result)
+		log_note_error(); /* by the keeper */
 	return result;
 }
 
