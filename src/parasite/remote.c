@@ -103,9 +103,10 @@ static int run_call(struct remote *r, uint64_t remote_sp, uint64_t store_to,
 	INJECT_INTO(err, "call-run");
 	if (!err)
 		err = run_to_syscall(r, PTRACE_SYSCALL_EXIT);
-	INJECT_INTO(err, "call-result");
-	if (!err)
-		err = ptrace_get_regs(r->tid, &regs);
+	if (err)
+		return err;
+	err = INJECT("call-result") ?: ptrace_get_regs(r->tid, &regs);
+	r->is_adrift = err;
 	if (!err)
 		*result = (long)regs.rax;
 	return err;
@@ -125,11 +126,13 @@ int remote_open_fd(struct remote *r, long nr, const uint64_t args[6], int *fd)
 	int err;
 
 	err = run_call(r, sp, store_to, true, nr, args, &result);
-	if (!err && result < 0)
-		err = (int)result;
-	INJECT_INTO(err, "call-keep-fd");
-	if (!err)
-		err = wayback_push_fd(&r->wayback, (int)result);
+	if (err)
+		return err;
+	if (result < 0)
+		return (int)result;
+	err = INJECT("call-keep-fd")
+		      ?: wayback_push_fd(&r->wayback, (int)result);
+	r->is_adrift = err;
 	if (!err)
 		*fd = (int)result;
 	return err;
@@ -172,10 +175,14 @@ int remote_receive_fd(struct remote *r, int sock, int *fd)
 		return err;
 	if (result < 0)
 		return (int)result;
-	err = vm_read(r->tid, remote_fd, fd, sizeof(*fd));
-	if (err)
-		return err;
-	return *fd < 0 ? -EMFILE : wayback_push_fd(&r->wayback, *fd);
+	err = INJECT("call-read-fd")
+		      ?: vm_read(r->tid, remote_fd, fd, sizeof(*fd));
+	if (!err && *fd < 0)
+		return -EMFILE;
+	if (!err)
+		err = wayback_push_fd(&r->wayback, *fd);
+	r->is_adrift = err;
+	return err;
 }
 
 int remote_close_fd(struct remote *r)
@@ -306,11 +313,13 @@ int remote_release(struct remote *r)
 
 	if (r->state == REMOTE_FREE)
 		return 0;
-	err = r->state == REMOTE_RUNNING ? -ETIMEDOUT
-	      : r->state == REMOTE_ENTRY ? -ECANCELED
-					 : restore(r);
+	err = r->state == REMOTE_RUNNING		 ? -ETIMEDOUT
+	      : r->state == REMOTE_ENTRY || r->is_adrift ? -ECANCELED
+							 : restore(r);
 	if (err == -ESRCH)
 		r->state = REMOTE_FREE;
+	else if (err == -ECANCELED) /* by a failure that is told by others */
+		log_debug("pid %d: goes home by its way back", r->pid);
 	else if (err)
 		log_errno(err, "pid %d: sent home by its way back: %m", r->pid);
 	left = remote_let_go(r);

@@ -40,6 +40,8 @@ struct remote {
 	uint64_t sigmask;
 	uint64_t blocked; /* differs from it in ppoll(2) and its like */
 	struct wayback wayback;
+	bool is_adrift; /* what it has opened or closed, its way back alone
+			   knows */
 	uint64_t held_since_ns;
 };
 
