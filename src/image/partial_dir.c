@@ -94,6 +94,13 @@ static int split_path(struct partial_dir *d, const char *dir)
 	return 0;
 }
 
+/* One that was made a moment ago, and is empty if it is still ours. */
+static void unmake_partial(const struct partial_dir *d, bool fresh)
+{
+	if (fresh)
+		unlinkat(d->parent_fd, d->partial, AT_REMOVEDIR);
+}
+
 /* Opens and locks DIR.partial, fresh or taken over from a killed dump. */
 static int claim_partial(struct partial_dir *d)
 {
@@ -107,9 +114,12 @@ static int claim_partial(struct partial_dir *d)
 
 	d->fd = openat(d->parent_fd, d->partial,
 		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (d->fd < 0)
-		return log_errno(-errno, "%s: cannot open %s: %m", d->path,
+	if (d->fd < 0) {
+		r = -errno;
+		unmake_partial(d, fresh);
+		return log_errno(r, "%s: cannot open %s: %m", d->path,
 				 d->partial);
+	}
 
 	if (INJECT_ERRNO("image-lock") || flock(d->fd, LOCK_EX | LOCK_NB)) {
 		r = -errno;
@@ -119,6 +129,7 @@ static int claim_partial(struct partial_dir *d)
 				-EBUSY,
 				"%s: another dump is writing to %s; wait for it or choose another directory",
 				d->path, d->partial);
+		unmake_partial(d, fresh);
 		return log_errno(r, "%s: cannot lock %s: %m", d->path,
 				 d->partial);
 	}
