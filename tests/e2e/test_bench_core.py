@@ -128,6 +128,23 @@ def test_what_is_missing_is_said(tmp_path):
     assert "criu: skipped: /nonexistent: cannot be executed" in done.stdout
 
 
+def test_held(tmp_path):
+    """A call that does nothing costs many times as much while it is held,
+    whatever the machine does beside."""
+    host.require_root()
+    done = bench("--held", "--quick", "--dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()
+            if line.startswith("| ")]  # fmt: skip
+    assert [row[0] for row in rows] == ["calls", "getppid",
+                                        "mmap, write, munmap"]  # fmt: skip
+    times = [[float(cell.removesuffix(" ×").replace(",", ""))
+              for cell in row[1:]] for row in rows[1:]]  # fmt: skip
+    assert all(value > 0 for row in times for value in row)
+    assert times[0][3] > 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "args", [("--methods", "none"), ("--sizes", "3"), ("--sizes", "few")]
 )
