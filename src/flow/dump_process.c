@@ -295,7 +295,8 @@ static int register_mappings(struct attempt *a)
 	uint64_t since_ns;
 	int r, thawed;
 
-	r = tracer_freeze(a->tracer, a->options->max_pause_ns, &since_ns);
+	r = tracer_freeze(a->tracer, a->options->max_pause_ns,
+			  TRACER_PATIENCE_NS, &since_ns);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
 		r = subject_cover(&a->subjects[i], a->capture);
 	if (!r)
@@ -371,7 +372,10 @@ static int take_instant(struct attempt *a)
 	if (a->options->by_cgroup)
 		r = cgroup_freeze_begin(&a->cgroup, max_ns);
 	if (!r)
-		r = tracer_freeze(a->tracer, max_ns, &since_ns);
+		r = tracer_freeze(a->tracer, max_ns,
+				  a->options->by_cgroup ? max_ns
+							: TRACER_PATIENCE_NS,
+				  &since_ns);
 	stood_ns = now_ns();
 	if (!r)
 		r = take_all(a);
@@ -525,7 +529,9 @@ int dump_process(const struct dump_options *options, struct dump_report *report)
 		/* One of a tree may end at any time. */
 		if (r == -ESRCH && options->tree && roots_are_alive(options))
 			r = RESULT_INCONSISTENT;
-		if (r != RESULT_INCONSISTENT || i >= options->retries)
+		/* -ETIME: threads that had no processor. */
+		if ((r != RESULT_INCONSISTENT && r != -ETIME) ||
+		    i >= options->retries)
 			return r;
 		log_warning("pid %d: trying again, %u of %u", options->pid,
 			    i + 1, options->retries);

@@ -169,7 +169,8 @@ static int rearm(struct capture *capture, struct others *others)
 
 	if (!others->tracer)
 		return capture_rearm(capture);
-	r = tracer_freeze(others->tracer, others->max_ns, &since_ns);
+	r = tracer_freeze(others->tracer, others->max_ns, others->max_ns,
+			  &since_ns);
 	INJECT_INTO(r, "others-freeze-done");
 	if (!r)
 		r = writers_take(&others->writers);

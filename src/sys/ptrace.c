@@ -69,30 +69,47 @@ void ptrace_classify(int status, struct ptrace_stop *stop)
 	}
 }
 
+int ptrace_look(pid_t tid, struct ptrace_stop *stop)
+{
+	int status;
+	pid_t r = waitpid(tid, &status, __WALL | WNOHANG);
+
+	if (r == tid) {
+		ptrace_classify(status, stop);
+		return 0;
+	}
+	if (r < 0 && errno != EINTR)
+		return errno == ECHILD ? -ESRCH : -errno;
+	return -EAGAIN;
+}
+
+void ptrace_wait_a_little(unsigned *n_looks)
+{
+	uint64_t sleep_ns = WAIT_SLEEP_MAX_NS;
+	unsigned n = (*n_looks)++;
+
+	if (n < WAIT_SPINS) {
+		sched_yield();
+		return;
+	}
+	n -= WAIT_SPINS;
+	if (n < 8)
+		sleep_ns = min_u64(WAIT_SLEEP_MIN_NS << n, sleep_ns);
+	nanosleep(&(struct timespec){ .tv_nsec = (long)sleep_ns }, NULL);
+}
+
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *stop)
 {
-	uint64_t sleep_ns = WAIT_SLEEP_MIN_NS;
-	unsigned spins = 0;
+	unsigned n_looks = 0;
 
 	for (;;) {
-		int status;
-		pid_t r = waitpid(tid, &status, __WALL | WNOHANG);
+		int r = ptrace_look(tid, stop);
 
-		if (r == tid) {
-			ptrace_classify(status, stop);
-			return 0;
-		}
-		if (r < 0 && errno != EINTR)
-			return errno == ECHILD ? -ESRCH : -errno;
+		if (r != -EAGAIN)
+			return r;
 		if (now_ns() >= deadline_ns)
 			return -ETIMEDOUT;
-		if (spins++ < WAIT_SPINS) {
-			sched_yield();
-			continue;
-		}
-		nanosleep(&(struct timespec){ .tv_nsec = (long)sleep_ns },
-			  NULL);
-		sleep_ns = min_u64(sleep_ns * 2, WAIT_SLEEP_MAX_NS);
+		ptrace_wait_a_little(&n_looks);
 	}
 }
 

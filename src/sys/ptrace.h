@@ -52,6 +52,12 @@ enum ptrace_syscall_stop {
 int ptrace_seize(pid_t tid, unsigned long options);
 int ptrace_interrupt(pid_t tid);
 
+/* The next stop, or -EAGAIN: there is none yet. */
+int ptrace_look(pid_t tid, struct ptrace_stop *stop);
+
+/* Between looks that found nothing, of which there were *n_looks in a row. */
+void ptrace_wait_a_little(unsigned *n_looks);
+
 /* The next stop, or -ETIMEDOUT at `deadline_ns` of CLOCK_MONOTONIC. */
 int ptrace_wait(pid_t tid, uint64_t deadline_ns, struct ptrace_stop *stop);
 

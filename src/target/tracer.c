@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/inject.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
@@ -289,14 +290,15 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 		 : 0;
 }
 
-/* Hands on the signals that arrive before it stops for us. */
-static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
+/* Hands on the signals that arrive before it stops for us. -EAGAIN: it has not
+ * yet. */
+static int look_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 {
 	struct ptrace_stop stop;
 	int r;
 
 	for (;;) {
-		r = ptrace_wait(thread->tid, tracer->deadline_ns, &stop);
+		r = ptrace_look(thread->tid, &stop);
 		INJECT_INTO(r, "freeze-wait-done");
 		if (r)
 			break;
@@ -323,14 +325,70 @@ static int wait_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 	}
 	if (r == -ESRCH)
 		return 0;
-	if (r == -ETIMEDOUT) {
-		log_error(
-			"pid %d: thread %d did not stop in the time that is allowed (--max-pause); it may be in uninterruptible sleep",
-			tracer->processes[thread->process].target->pid,
-			thread->tid);
-		return r;
+	return r == -EAGAIN ? r
+			    : log_errno(r, "thread %d: stopping it: %m",
+					thread->tid);
+}
+
+/* Looks once at each of *n threads; those that have not stopped are left. */
+static int look_for_stops(struct tracer *tracer, size_t *late, size_t *n)
+{
+	size_t n_late = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		struct tracer_thread *thread = &tracer->threads[late[i]];
+		int r = look_for_stop(tracer, thread);
+
+		if (r == -EAGAIN)
+			late[n_late++] = late[i];
+		else if (r)
+			return r;
+		tracer->somebody_stands |= thread->stands;
 	}
-	return log_errno(r, "thread %d: stopping it: %m", thread->tid);
+	*n = n_late;
+	return 0;
+}
+
+/*
+ * Until somebody stands there is no pause, and no harm in waiting. A look that
+ * comes late since this thread had no processor itself is the last one, not
+ * none.
+ */
+static int wait_for_stops(struct tracer *tracer, size_t first)
+{
+	size_t n = tracer->n_threads - first, n_before;
+	_cleanup_free_ size_t *late = calloc(n + 1, sizeof(*late));
+	unsigned n_looks = 0;
+	int r;
+
+	if (!late)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		late[i] = first + i;
+	for (;;) {
+		uint64_t look_ns = now_ns(), limit_ns;
+
+		if (!tracer->somebody_stands)
+			tracer->since_ns = look_ns;
+		n_before = n;
+		r = look_for_stops(tracer, late, &n);
+		if (r || !n)
+			return r;
+		if (interrupt_pending())
+			return -EINTR;
+		limit_ns = tracer->somebody_stands
+				   ? tracer->since_ns + tracer->max_ns
+				   : tracer->began_ns + tracer->patience_ns;
+		if (look_ns >= limit_ns)
+			return tracer_say_late(tracer, late, n,
+					       (tracer->somebody_stands
+							? tracer->max_ns
+							: tracer->patience_ns) /
+						       1000000);
+		if (n < n_before)
+			n_looks = 0;
+		ptrace_wait_a_little(&n_looks);
+	}
 }
 
 /* The freeze has failed. Those that were not waited for stand by now, or soon;
@@ -358,13 +416,11 @@ static void mend_the_rest(struct tracer *tracer, size_t first)
 
 static int stop_from(struct tracer *tracer, size_t first)
 {
-	int r = 0;
+	int r;
 
 	for (size_t i = first; i < tracer->n_threads; i++)
 		ptrace_interrupt(tracer->threads[i].tid);
-	r = INJECT("freeze-stop-done");
-	for (size_t i = first; !r && i < tracer->n_threads; i++)
-		r = wait_for_stop(tracer, &tracer->threads[i]);
+	r = INJECT("freeze-stop-done") ?: wait_for_stops(tracer, first);
 	if (r)
 		mend_the_rest(tracer, first);
 	return r;
@@ -384,7 +440,8 @@ static int stop_all(struct tracer *tracer)
 	size_t first = 0, n_new;
 	int r = seize_all_new(tracer, &n_new);
 
-	tracer->since_ns = now_ns();
+	tracer->somebody_stands = false;
+	tracer->since_ns = tracer->began_ns = now_ns();
 	/* Until nobody is left who could have made another thread. */
 	while (!r && n_new) {
 		r = stop_from(tracer, first);
@@ -412,11 +469,13 @@ static int freeze(struct tracer *tracer)
 	return r;
 }
 
-int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns)
+int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t patience_ns,
+		  uint64_t *since_ns)
 {
 	int r;
 
-	tracer->deadline_ns = now_ns() + max_ns;
+	tracer->max_ns = max_ns;
+	tracer->patience_ns = patience_ns;
 	r = run(tracer, freeze);
 	*since_ns = tracer->since_ns;
 	return r;

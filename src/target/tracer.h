@@ -19,7 +19,9 @@
  *
  * Functions are called from one thread. Errors are logged with their pid:
  * RESULT_UNSUPPORTED for a process that may not be traced, -ETIMEDOUT for one
- * that does not stop in time, -ESRCH for one that is gone, -errno.
+ * of which a thread sleeps and does not stop in time, -ETIME where those that
+ * did not stop could run and had no processor: another attempt may do, -ESRCH
+ * for one that is gone, -EINTR when the user asked for an end, -errno.
  */
 
 #include <stddef.h>
@@ -75,13 +77,18 @@ static inline void tracer_freep(struct tracer **tracer)
 /* The target must stay open. Returns its number, from 0 on, or -errno. */
 int tracer_add(struct tracer *tracer, const struct target *target);
 
+/* While none stands, nobody is harmed by waiting. */
+#define TRACER_PATIENCE_NS 10000000000
+
 /*
  * Stops all threads of all processes, those that are made meanwhile too, and
  * reads what there is to read; what another freeze had read is forgotten. Gives
- * up, letting them all run, after `max_ns`. `since_ns` is when the first one
+ * up, letting them all run, `max_ns` after the first of them has stopped, or
+ * `patience_ns` after the call when none has. `since_ns` is when the first one
  * may have stopped (CLOCK_MONOTONIC).
  */
-int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t *since_ns);
+int tracer_freeze(struct tracer *tracer, uint64_t max_ns, uint64_t patience_ns,
+		  uint64_t *since_ns);
 
 /* What was read in the freeze; until tracer_free(). */
 const struct tracer_thread *tracer_get_threads(const struct tracer *tracer,

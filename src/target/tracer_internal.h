@@ -32,7 +32,9 @@ struct tracer {
 	size_t n_processes;
 	struct tracer_thread *threads; /* seized */
 	size_t n_threads, max_threads;
-	uint64_t since_ns, deadline_ns;
+	uint64_t max_ns, patience_ns, began_ns;
+	uint64_t since_ns; /* nobody stood before */
+	bool somebody_stands;
 	struct sched_before before;
 
 	struct tracer_holder holder;
@@ -50,6 +52,11 @@ void tracer_wake(struct tracer *tracer);
 
 /* A thread that is traced from now on; 0 or -ENOMEM. */
 int tracer_add_thread(struct tracer *tracer, unsigned process, pid_t tid);
+
+/* tracer_late.c. Says of threads, by their indices, that did not stop in `ms`
+ * why; the code to fail with. */
+int tracer_say_late(const struct tracer *tracer, const size_t *late, size_t n,
+		    uint64_t ms);
 
 /* When to try again, by CLOCK_REALTIME: in a millisecond. */
 struct timespec tracer_soon(void);

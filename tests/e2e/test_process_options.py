@@ -217,7 +217,7 @@ def test_pause_that_would_be_too_long(cgroup, start, out, disk, how):
     with process.unharmed(target):
         for ms in (1, 4):
             result = cli.run("dump", "--pid", target.pid, "--out", out,
-                             "--quiet", "--freeze", how,
+                             "--quiet", "--freeze", how, "--retries", 0,
                              "--max-pause", ms)  # fmt: skip
             result.expect_error(cli.FAILED, "max-pause", "longer")
             assert_nothing_left(out)
@@ -235,6 +235,43 @@ def test_memory_that_makes_the_pause_long_is_told(start, out, disk, n_mib):
     assert len(told) == (n_mib == DIRTY_MIB), dumped.err
     assert ("warning" in dumped.err) == bool(told)
     target.command("check")
+
+
+def starve(pid, tid):
+    """Pins one thread to a processor on which somebody else runs all the time,
+    and it only when nobody else does."""
+    os.sched_setaffinity(tid, {0})
+    os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
+    return subprocess.Popen(
+        ["/usr/bin/python3", "-c", "while True: pass"],
+        preexec_fn=lambda: (os.sched_setaffinity(0, {0}),
+                            os.setpriority(os.PRIO_PROCESS, 0, -20)),
+    )  # fmt: skip
+
+
+def test_a_starved_thread_is_worth_another_attempt(start, judge, out):
+    """It does not stop in time, for it does not run at all; when it does, the
+    dump is right."""
+    if os.cpu_count() < 2:
+        pytest.skip("one processor only")
+    target = start("journal=2")
+    tid = max(process.tids(target.pid))
+    hog = starve(target.pid, tid)
+    try:
+        with cli.Running("dump", "--pid", target.pid, "--out", out,
+                         "--max-pause", "50", "--retries", "100") as dump:  # fmt: skip
+            time.sleep(2)
+            hog.kill()
+            result = dump.wait().expect(cli.DONE)
+    finally:
+        hog.kill()
+        hog.wait()
+    assert f"thread {tid} did not stop in 50 ms" in result.err
+    assert "no processor" in result.err and "trying again" in result.err
+    judge(out / "memory.core")
+    process.assert_clean(target.pid)
+    target.command("check")
+
 
 
 # what is in the core

@@ -5,12 +5,16 @@
  */
 #include "unit.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +27,7 @@
 #define FREEZES	  50
 #define HOLDS	  5
 #define MAX_NS	  2000000000
+#define LONG_NS	  600000000000
 #define N_THREADS 6
 
 static void sleep_us(unsigned us)
@@ -47,7 +52,7 @@ static void freeze_once(const struct target *target)
 
 	assert_int_equal(tracer_start(&tracer, NULL), 0);
 	assert_int_equal(tracer_add(tracer, target), 0);
-	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
+	assert_int_equal(tracer_freeze(tracer, MAX_NS, MAX_NS, &since), 0);
 	threads = tracer_get_threads(tracer, &n);
 	assert_true(n > 0);
 	for (size_t i = 0; i < n; i++) {
@@ -74,7 +79,7 @@ static void hold_once(const struct target *target)
 
 	assert_int_equal(tracer_start(&tracer, &holder), 0);
 	assert_int_equal(tracer_add(tracer, target), 0);
-	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
+	assert_int_equal(tracer_freeze(tracer, MAX_NS, MAX_NS, &since), 0);
 	assert_int_equal(tracer_thaw_holding(tracer), 0);
 	sleep_us(20000);
 	tracer_let_go(tracer);
@@ -196,7 +201,8 @@ static void test_nobody_runs(void **state)
 
 		assert_int_equal(tracer_start(&tracer, NULL), 0);
 		assert_int_equal(tracer_add(tracer, &target), 0);
-		assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
+		assert_int_equal(tracer_freeze(tracer, MAX_NS, MAX_NS, &since),
+				 0);
 		for (int k = 0; k < N_THREADS; k++)
 			before[k] = churn->counters[k];
 		sleep_us(500);
@@ -222,7 +228,7 @@ static void test_unmaps_are_held(void **state)
 	open_target(&target, pid);
 	assert_int_equal(tracer_start(&tracer, &holder), 0);
 	assert_int_equal(tracer_add(tracer, &target), 0);
-	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
+	assert_int_equal(tracer_freeze(tracer, MAX_NS, MAX_NS, &since), 0);
 	before = 0;
 	for (int k = 0; k < N_THREADS; k++)
 		before += churn->counters[k];
@@ -267,7 +273,7 @@ static void test_exit_is_held(void **state)
 	open_target(&target, pid);
 	assert_int_equal(tracer_start(&tracer, &holder), 0);
 	assert_int_equal(tracer_add(tracer, &target), 0);
-	assert_int_equal(tracer_freeze(tracer, MAX_NS, &since), 0);
+	assert_int_equal(tracer_freeze(tracer, MAX_NS, MAX_NS, &since), 0);
 	assert_int_equal(tracer_thaw_holding(tracer), 0);
 	/* Not by waitpid(2): it would take the tracer's stops. */
 	for (int i = 0; i < 50; i++) {
@@ -280,6 +286,211 @@ static void test_exit_is_held(void **state)
 	waitpid(pid, NULL, 0);
 }
 
+/* A thread that waits for its vfork(2) is woken by nothing but SIGKILL. */
+static void *sleep_deeply(void *data)
+{
+	pid_t pid = vfork();
+
+	if (!pid) {
+		struct timespec ts = { .tv_sec = *(const time_t *)data };
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		syscall(SYS_nanosleep, &ts, NULL);
+		_exit(0);
+	}
+	return NULL;
+}
+
+/* A process of which a thread sleeps so for a time, its only one or, `runs`,
+ * beside one that runs. */
+static pid_t start_deep_sleeper(time_t seconds, bool runs)
+{
+	_Atomic bool *ready = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid = fork();
+
+	if (!pid) {
+		pthread_t thread;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (runs)
+			pthread_create(&thread, NULL, sleep_deeply, &seconds);
+		*ready = true;
+		if (!runs)
+			sleep_deeply(&seconds);
+		for (;;)
+			;
+	}
+	while (!*ready)
+		sleep_us(100);
+	munmap((void *)ready, PAGE_SIZE);
+	/* Until it sleeps. */
+	sleep_us(200000);
+	return pid;
+}
+
+static void end_process(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static int freeze_for(const struct target *target, uint64_t max_ns,
+		      uint64_t patience_ns, uint64_t *since_ns)
+{
+	_cleanup_tracer_ struct tracer *tracer = NULL;
+	int r;
+
+	assert_int_equal(tracer_start(&tracer, NULL), 0);
+	assert_int_equal(tracer_add(tracer, target), 0);
+	r = tracer_freeze(tracer, max_ns, patience_ns, since_ns);
+	if (!r)
+		r = tracer_thaw(tracer);
+	return r;
+}
+
+/* While nobody stands it waits for longer than the pause may be, and the pause
+ * does not begin before somebody does. */
+static void test_waiting_for_the_first_is_no_pause(void **state)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	pid_t pid = start_deep_sleeper(2, false);
+	uint64_t began_ns = now_ns(), since_ns;
+
+	(void)state;
+	open_target(&target, pid);
+	assert_int_equal(freeze_for(&target, 500000000, LONG_NS, &since_ns), 0);
+	assert_true(since_ns - began_ns > 1000000000);
+	end_process(pid);
+}
+
+static void test_patience_ends(void **state)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	pid_t pid = start_deep_sleeper(60, false);
+	uint64_t since_ns;
+
+	(void)state;
+	open_target(&target, pid);
+	assert_int_equal(freeze_for(&target, MAX_NS, 200000000, &since_ns),
+			 -ETIMEDOUT);
+	end_process(pid);
+}
+
+/* Here another stands meanwhile. */
+static void test_a_sleeper_is_told_of(void **state)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	pid_t pid = start_deep_sleeper(60, true);
+	uint64_t since_ns;
+
+	(void)state;
+	open_target(&target, pid);
+	assert_int_equal(freeze_for(&target, 200000000, LONG_NS, &since_ns),
+			 -ETIMEDOUT);
+	end_process(pid);
+}
+
+static void pin_to(pid_t tid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	assert_int_equal(sched_setaffinity(tid, sizeof(set), &set), 0);
+}
+
+/* One of its threads, pinned, would run if it were let. */
+struct starving {
+	pid_t pid;
+	_Atomic pid_t tid;
+	_Atomic uint64_t counter;
+};
+
+static void *starve(void *data)
+{
+	struct starving *s = data;
+
+	s->tid = gettid();
+	for (;;)
+		s->counter++;
+	return NULL;
+}
+
+static struct starving *start_starving(void)
+{
+	struct starving *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	pid_t pid = fork();
+
+	if (!pid) {
+		pthread_t thread;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pthread_create(&thread, NULL, starve, s);
+		for (;;)
+			pause();
+	}
+	s->pid = pid;
+	while (!s->counter)
+		sleep_us(100);
+	return s;
+}
+
+/* Takes a processor from whoever may not have more than what is left over. */
+static pid_t start_hog(int cpu)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setpriority(PRIO_PROCESS, 0, -20);
+		for (;;)
+			;
+	}
+	pin_to(pid, cpu);
+	return pid;
+}
+
+/* One that can run but is given no processor is worth another attempt. */
+static void test_a_starved_thread_is_told_of(void **state)
+{
+	_cleanup_target_ struct target target = TARGET_INIT;
+	const struct sched_param param = {};
+	struct starving *s;
+	uint64_t since_ns, counter;
+	pid_t hog;
+	int r;
+
+	(void)state;
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
+		print_message("one processor only\n");
+		skip();
+	}
+	s = start_starving();
+	open_target(&target, s->pid);
+	pin_to(s->tid, 0);
+	assert_int_equal(sched_setscheduler(s->tid, SCHED_IDLE, &param), 0);
+	pin_to(0, 1);
+	hog = start_hog(0);
+	sleep_us(200000);
+	/* Now and then it is given a little after all. */
+	for (int i = 0; i < 20; i++) {
+		r = freeze_for(&target, 30000000, LONG_NS, &since_ns);
+		if (r)
+			break;
+	}
+	assert_int_equal(r, -ETIME);
+	end_process(hog);
+	assert_int_equal(freeze_for(&target, MAX_NS, MAX_NS, &since_ns), 0);
+	counter = s->counter;
+	while (s->counter == counter)
+		sleep_us(100);
+	end_process(s->pid);
+	munmap(s, sizeof(*s));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +500,10 @@ int main(void)
 		cmocka_unit_test(test_nobody_runs),
 		cmocka_unit_test(test_unmaps_are_held),
 		cmocka_unit_test(test_exit_is_held),
+		cmocka_unit_test(test_waiting_for_the_first_is_no_pause),
+		cmocka_unit_test(test_patience_ends),
+		cmocka_unit_test(test_a_sleeper_is_told_of),
+		cmocka_unit_test(test_a_starved_thread_is_told_of),
 	};
 
 	srand(1);
