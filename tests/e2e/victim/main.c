@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -27,6 +28,7 @@
  *	timers	"timers ..."
  *	churn	a line of each kind
  *	memory	a line of each block
+ *	leak fds|mappings|threads|rss_kib
  *	abort	with a core, if RLIMIT_CORE allows it
  *	quit
  */
@@ -170,6 +172,39 @@ static void start(const char *argument)
 		victim_die("%s: what?", argument);
 }
 
+static void *sleep_on(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+/* One more, for good. */
+static void leak(const char *what)
+{
+	const size_t len = 64 * PAGE_LEN;
+	pthread_t thread;
+	char *at;
+
+	if (strcmp(what, "fds") == 0) {
+		if (dup(STDIN_FILENO) < 0)
+			victim_die("leak: dup: %s", strerror(errno));
+	} else if (strcmp(what, "threads") == 0) {
+		if (pthread_create(&thread, NULL, sleep_on, NULL) != 0)
+			victim_die("leak: no thread");
+	} else {
+		at = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (at == MAP_FAILED)
+			victim_die("leak: mmap: %s", strerror(errno));
+		/* What is like its neighbour becomes one with it. */
+		if (strcmp(what, "mappings") == 0)
+			mprotect(at, PAGE_LEN, PROT_READ);
+		else
+			memset(at, 1, len);
+	}
+}
+
 static bool obey(const char *command)
 {
 	if (strcmp(command, "quit") == 0)
@@ -188,6 +223,8 @@ static bool obey(const char *command)
 		churn_report();
 	else if (strcmp(command, "memory") == 0)
 		memory_report();
+	else if (strncmp(command, "leak ", 5) == 0)
+		leak(command + 5);
 	else if (strcmp(command, "abort") == 0)
 		abort();
 	else
