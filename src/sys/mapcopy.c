@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* Where to go on SIGBUS: each thread's own, and only while it copies. */
@@ -30,10 +31,25 @@ int mapcopy_install(void)
 	return sigaction(SIGBUS, &action, NULL) ? -errno : 0;
 }
 
+/* A signal of the thread's own making that is blocked ends the process. */
+static void unblock(void)
+{
+	static _Thread_local bool is_done;
+	sigset_t bus;
+
+	if (is_done)
+		return;
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+	is_done = true;
+}
+
 int mapcopy(void *to, const void *from, size_t len)
 {
 	sigjmp_buf here;
 
+	unblock();
 	if (sigsetjmp(here, 0)) {
 		way_out = NULL;
 		return -EFAULT;

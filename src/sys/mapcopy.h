@@ -3,7 +3,8 @@
 
 /*
  * Copies out of a mapped file that somebody else may truncate meanwhile, which
- * otherwise is the end of the process that reads (SIGBUS). Any thread.
+ * otherwise is the end of the process that reads (SIGBUS). Any thread; it has
+ * the signal unblocked from then on.
  */
 
 #include <stddef.h>

@@ -241,6 +241,35 @@ static void a_hole_is_a_loss(void **state)
 	world_free(w);
 }
 
+/* By the thread that serves a writer, who is let go. */
+static void a_hole_beside_what_is_written_is_a_loss(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, 2, 1);
+	fill(w, 3, 1, 9);
+	assert_int_equal(*unit(w, 3), 9);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* As QEMU does it, and the guest writes there anew. */
+static void a_discard_that_is_told_late_is_a_loss(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, 2, 1);
+	assert_int_equal(madvise(unit(w, 2), w->unit, MADV_DONTNEED), 0);
+	fill(w, 2, 1, 9);
+	assert_int_equal(*unit(w, 2), 9);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
 /* To read it fills it with zeros. */
 static void a_filled_hole_is_a_loss(void **state)
 {
@@ -363,6 +392,10 @@ int main(void)
 		TEST(a_hole_is_a_loss, SHARED_SMALL),
 		TEST(a_hole_is_a_loss, SHARED_HUGE),
 		TEST(a_hole_is_a_loss, PRIVATE_SMALL),
+		TEST(a_hole_beside_what_is_written_is_a_loss, SHARED_SMALL),
+		TEST(a_hole_beside_what_is_written_is_a_loss, PRIVATE_SMALL),
+		TEST(a_discard_that_is_told_late_is_a_loss, SHARED_SMALL),
+		TEST(a_discard_that_is_told_late_is_a_loss, PRIVATE_SMALL),
 		TEST(a_filled_hole_is_a_loss, SHARED_HUGE),
 		TEST(a_hole_in_a_hole_is_none, SHARED_SMALL),
 		TEST(a_hole_in_a_hole_is_none, SHARED_HUGE),

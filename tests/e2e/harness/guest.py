@@ -132,6 +132,8 @@ class GuestSpec:
             "memfd": f"memory-backend-memfd,id=ram0,{size},share=on",
             "file": f"memory-backend-file,id=ram0,{size},share=on,"
             f"mem-path={shm_dir}/ram",
+            "private": f"memory-backend-file,id=ram0,{size},share=off,"
+            f"mem-path={shm_dir}/ram",
             "hugetlb": f"memory-backend-memfd,id=ram0,{size},share=on,"
             "hugetlb=on,hugetlbsize=2M",
         }.get(self.ram)
@@ -179,7 +181,7 @@ class Guest:
     # start and end
 
     def _prepare(self, disk):
-        if self.spec.ram == "file":
+        if self.spec.ram in ("file", "private"):
             self.shm_dir = Path(
                 tempfile.mkdtemp(prefix="snapuffd-guest-", dir="/dev/shm")
             )
