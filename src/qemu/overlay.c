@@ -18,6 +18,8 @@
 
 /* In the names of files that are made here. */
 #define MARK	    ".snapuffd-"
+/* What names of nodes and jobs begin with. */
+#define NODE_MARK   "snapuffd-"
 /* How long QEMU may take to make a file, and how often it is asked. */
 #define JOB_TIMEOUT (30 * (uint64_t)1000000000)
 #define JOB_POLL_US 1000
@@ -45,7 +47,7 @@ static int name_file(struct overlay *overlay, const char *dir, size_t number,
 	if (number)
 		snprintf(suffix, sizeof(suffix), "-%zu", number);
 	len = snprintf(overlay->node_name, sizeof(overlay->node_name),
-		       "snapuffd-%" PRId64 "-%d-%zu", (int64_t)now, getpid(),
+		       NODE_MARK "%" PRId64 "-%d-%zu", (int64_t)now, getpid(),
 		       number);
 	if (len >= (int)sizeof(overlay->node_name))
 		return -ENAMETOOLONG;
@@ -240,10 +242,34 @@ static int create_file(struct overlays *overlays, struct overlay *overlay)
 				backing_format(disk->format)));
 }
 
+/* Jobs of a dump that was killed: QEMU lists them until they are dismissed. */
+static void dismiss_leavings(struct overlays *overlays)
+{
+	_cleanup_json_ json_t *jobs = NULL;
+	json_t *job;
+	size_t i;
+
+	if (qmp_execute(overlays->qmp, "query-jobs", NULL, &jobs))
+		return;
+	json_array_foreach(jobs, i, job)
+	{
+		const char *id = json_string_value(json_object_get(job, "id"));
+		const char *status =
+			json_string_value(json_object_get(job, "status"));
+
+		if (id && status && !strcmp(status, "concluded") &&
+		    !strncmp(id, NODE_MARK, strlen(NODE_MARK)))
+			qmp_execute(overlays->qmp, "job-dismiss",
+				    json_pack("{s:s}", "id", id), NULL);
+	}
+}
+
 int overlays_create(struct overlays *overlays)
 {
 	int r = 0;
 
+	if (overlays->n_overlays)
+		dismiss_leavings(overlays);
 	for (size_t i = 0; !r && i < overlays->n_overlays; i++)
 		r = create_file(overlays, &overlays->overlays[i]);
 	INJECT_INTO(r, "overlay-create-done");
