@@ -64,13 +64,14 @@ class Result:
         return self
 
 
-def run(*args, timeout=120, prefix=(), exe=None):
-    """`prefix` is a command that runs the program, `exe` a copy of it."""
+def run(*args, timeout=120, prefix=(), exe=None, env=None):
+    """`prefix` is a command that runs the program, `exe` a copy of it, `env`
+    what is added to the environment."""
     argv = [*map(str, prefix), str(exe or program()), *map(str, args)]
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=timeout,
+            timeout=timeout, env={**os.environ, **(env or {})},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise AssertionError(f"{' '.join(argv)}: still running after "
