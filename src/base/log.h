@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 enum log_level {
+	LOG_NOTHING = -1,
 	LOG_ERROR,   /* the command fails; always shown */
 	LOG_WARNING, /* goes on, but the user should know */
 	LOG_INFO,    /* --verbose */

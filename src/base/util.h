@@ -35,6 +35,9 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+#define NS_PER_S  ((uint64_t)1000000000)
+#define NS_PER_MS ((uint64_t)1000000)
+
 /* CLOCK_MONOTONIC in nanoseconds. */
 static inline uint64_t now_ns(void)
 {

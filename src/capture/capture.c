@@ -54,6 +54,11 @@ int capture_new(struct capture **out, const struct capture_config *config)
 	return 0;
 }
 
+struct watch *capture_get_watch(const struct capture *capture)
+{
+	return capture->config.watch;
+}
+
 /* Ends all waiting, for buffers and of the sink. */
 static void end_waiting(struct capture *capture)
 {
@@ -143,7 +148,7 @@ static uint64_t n_by_faults(struct capture *capture)
 	       atomic_load(&capture->now.n_pages);
 }
 
-static uint64_t n_captured(struct capture *capture)
+uint64_t capture_count(struct capture *capture)
 {
 	return n_by_faults(capture) + atomic_load(&capture->scanner.n_pages) +
 	       atomic_load(&capture->scanner_aliases.n_pages);
@@ -161,7 +166,7 @@ void capture_report(struct capture *capture)
 	capture->reported_ns = now;
 	progress = (struct capture_progress){
 		.pages_all = capture->n_populated,
-		.pages_captured = n_captured(capture),
+		.pages_captured = capture_count(capture),
 		.pages_written = atomic_load(&capture->n_written),
 		.elapsed_ns = now - capture->started_ns,
 		.faults = &capture->faults.latency,
@@ -269,6 +274,7 @@ static void disarm(struct capture *capture)
 		close_fd(&capture->spaces[i]->info_fd);
 		close_fd(&capture->spaces[i]->desc.uffd);
 	}
+	watch_end(capture->config.watch, WATCH_FAULTS);
 }
 
 int capture_drain(struct capture *capture)
@@ -287,7 +293,7 @@ void capture_get_stats(struct capture *capture, struct capture_stats *stats)
 	*stats = (struct capture_stats){
 		.pages_total = capture->n_total,
 		.pages_fault = n_by_faults(capture),
-		.pages_copied = n_captured(capture),
+		.pages_copied = capture_count(capture),
 		.noted_pages = capture->n_noted,
 		.rearmed_pages = capture->n_rearmed,
 		.peak_buffer_bytes = slab_pool_peak(&capture->pool),

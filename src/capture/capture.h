@@ -35,6 +35,7 @@
 
 #include "base/cleanup.h"
 #include "base/histogram.h"
+#include "base/watch.h"
 #include "capture/region.h"
 
 /*
@@ -94,6 +95,7 @@ struct capture_config {
 	 * may be NULL. */
 	capture_progress_fn progress;
 	void *progress_opaque;
+	struct watch *watch; /* who keeps the target waiting; may be NULL */
 };
 
 struct capture_stats {
@@ -129,6 +131,8 @@ static inline void capture_freep(struct capture **capture)
 }
 
 #define _cleanup_capture_ _cleanup_(capture_freep)
+
+struct watch *capture_get_watch(const struct capture *capture);
 
 /*
  * Spaces are numbered from 0 on; returns the number or -errno. Takes the

@@ -20,6 +20,7 @@
  */
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -217,8 +218,45 @@ int children_protect(struct capture *capture)
 	return 0;
 }
 
-void children_release(struct children *children)
+static bool any_waits(const struct children *children)
 {
+	for (size_t i = 0; i < children->n; i++) {
+		struct pollfd fd = { .fd = children->list[i].uffd,
+				     .events = POLLIN };
+
+		if (poll(&fd, 1, 0) > 0 && fd.revents & POLLIN)
+			return true;
+	}
+	return false;
+}
+
+/* They wait for all to be captured, for as long as that takes, unless it does
+ * not get on. */
+void children_watch(struct capture *capture)
+{
+	struct children *children = &capture->faults.children;
+	struct watch *watch = capture->config.watch;
+	uint64_t now = now_ns(), n_captured;
+	bool waits;
+
+	if (!watch || now < children->looked_ns + watch->beat_ns)
+		return;
+	children->looked_ns = now;
+	waits = any_waits(children);
+	n_captured = capture_count(capture);
+	if (!waits)
+		watch_end(watch, WATCH_CHILDREN);
+	else if (!children->waited || n_captured != children->n_captured)
+		watch_begin(watch, WATCH_CHILDREN);
+	children->waited = waits;
+	children->n_captured = n_captured;
+}
+
+void children_release(struct capture *capture)
+{
+	struct children *children = &capture->faults.children;
+
+	watch_end(capture->config.watch, WATCH_CHILDREN);
 	while (children->n)
 		close_fd(&children->list[--children->n].uffd);
 	free(children->list);

@@ -23,6 +23,9 @@
  * reads on, whatever comes, before it tries again. What is about to be
  * discarded is captured before its event is read: see discard.c. Memory that
  * was moved: see move.c.
+ *
+ * It says that it is there each time it has done something, and when it has
+ * nothing to do (base/watch.h). What it says ends with the protection.
  */
 
 #include <errno.h>
@@ -315,6 +318,7 @@ static void serve(struct capture *capture, const struct waiting_fault *fault)
 		serve_write(capture, fault);
 	}
 	layout_unlock(capture, locked);
+	watch_beat(capture->config.watch, WATCH_FAULTS);
 	if (atomic_load(&capture->mode) != MODE_CAPTURE)
 		return;
 	histogram_record(&faults->queue, started_ns - fault->read_ns);
@@ -395,9 +399,12 @@ static void *fault_main(void *data)
 
 	for (;;) {
 		struct epoll_event events[EVENTS];
-		int n = epoll_wait(faults->epoll_fd, events, EVENTS, -1);
+		int n = epoll_wait(faults->epoll_fd, events, EVENTS,
+				   watch_beat_ms(capture->config.watch));
 		bool woken = false;
 
+		watch_beat(capture->config.watch, WATCH_FAULTS);
+		children_watch(capture);
 		for (int i = 0; i < n; i++) {
 			struct space *space = events[i].data.ptr;
 
@@ -450,6 +457,7 @@ int fault_thread_start(struct capture *capture)
 	sigset_t all, old;
 	int r;
 
+	watch_begin(capture->config.watch, WATCH_FAULTS);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = INJECT("fault-start");
@@ -549,5 +557,5 @@ void fault_thread_stop(struct capture *capture)
 	pthread_join(faults->thread, NULL);
 	faults->running = false;
 	/* All is captured, or given up: children go on. */
-	children_release(&faults->children);
+	children_release(capture);
 }

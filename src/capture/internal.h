@@ -91,6 +91,9 @@ struct child {
 struct children {
 	struct child *list;
 	size_t n, max;
+	bool waited;	     /* when last looked at */
+	uint64_t n_captured; /* at that time */
+	uint64_t looked_ns;
 };
 
 struct fault_thread {
@@ -272,6 +275,9 @@ int capture_target_died(const struct space *space);
  * captured. The caller's thread. */
 int capture_check_alive(struct capture *capture, struct space *space);
 
+/* Pages, so far. */
+uint64_t capture_count(struct capture *capture);
+
 /* Calls back with the progress if it is time for that. */
 void capture_report(struct capture *capture);
 
@@ -383,8 +389,12 @@ int children_add(struct capture *capture, const struct space *space, int uffd);
  * shared. As above. */
 int children_protect(struct capture *capture);
 
+/* The fault thread, now and then: tells whoever watches us when some wait and
+ * the capture does not get on. */
+void children_watch(struct capture *capture);
+
 /* They go on. */
-void children_release(struct children *children);
+void children_release(struct capture *capture);
 
 /* discard.c */
 

@@ -124,7 +124,9 @@ static int scan_region(struct capture *capture, struct region *region)
 		/* Whoever wants to write to what is claimed waits until this
 		 * thread gets a processor. */
 		before = sched_favour();
+		watch_begin(capture->config.watch, WATCH_SCAN);
 		r = scan_extent(capture, region, extent);
+		watch_end(capture->config.watch, WATCH_SCAN);
 		sched_restore(&before);
 		if (r)
 			return r;

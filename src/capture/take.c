@@ -72,6 +72,21 @@ void filler_queue(struct capture *capture, struct filler *filler)
 	filler->slab = NULL;
 }
 
+/* For those whom the target waits for; whoever watches them can tell why. */
+static struct slab *wait_for_slab(struct capture *capture,
+				  const struct filler *filler)
+{
+	struct watch *watch = capture->config.watch;
+	struct slab *slab;
+
+	if (watch)
+		atomic_fetch_add(&watch->n_without_buffer, 1);
+	slab = slab_get(&capture->pool, filler->reserved);
+	if (watch)
+		atomic_fetch_sub(&watch->n_without_buffer, 1);
+	return slab;
+}
+
 int filler_make_room(struct capture *capture, struct filler *filler, uint64_t n)
 {
 	int r = 0;
@@ -81,7 +96,7 @@ int filler_make_room(struct capture *capture, struct filler *filler, uint64_t n)
 	if (filler->slab)
 		return 0;
 	if (!filler->looks_around) {
-		filler->slab = slab_get(&capture->pool, filler->reserved);
+		filler->slab = wait_for_slab(capture, filler);
 		return filler->slab ? 0 : -ECANCELED;
 	}
 	/* The sink may stall for as long as it likes. */
@@ -223,7 +238,9 @@ int capture_range_now(struct capture *capture, unsigned space,
 	if (space >= capture->n_spaces)
 		return -EINVAL;
 	pthread_mutex_lock(&capture->now_lock);
+	watch_begin(capture->config.watch, WATCH_CALL);
 	r = take_now(capture, capture->spaces[space], range);
+	watch_end(capture->config.watch, WATCH_CALL);
 	pthread_mutex_unlock(&capture->now_lock);
 	if (r)
 		return capture_fail(capture, r);

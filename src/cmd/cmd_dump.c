@@ -19,8 +19,10 @@
 #define RETRIES	    2u
 #define RETRIES_MAX 100u
 
-#define MAX_PAUSE_MS	 1000u
 #define MAX_PAUSE_MAX_MS 60000u
+
+#define MAX_STALL_MS	 2000u
+#define MAX_STALL_MAX_MS 600000u
 
 /* For the command that runs while the VM stands. */
 #define COMMAND_TIMEOUT_S     10u
@@ -46,6 +48,7 @@ enum {
 	OPT_RETRIES,
 	OPT_HOLD_UNMAPS,
 	OPT_MAX_PAUSE,
+	OPT_MAX_STALL,
 	OPT_WRITERS,
 	OPT_UNSAFE,
 	OPT_PROGRESS,
@@ -74,6 +77,7 @@ static const struct option long_options[] = {
 	{ "retries", required_argument, NULL, OPT_RETRIES },
 	{ "hold-unmaps", required_argument, NULL, OPT_HOLD_UNMAPS },
 	{ "max-pause", required_argument, NULL, OPT_MAX_PAUSE },
+	{ "max-stall", required_argument, NULL, OPT_MAX_STALL },
 	{ "writers", required_argument, NULL, OPT_WRITERS },
 	{ "unsafe", no_argument, NULL, OPT_UNSAFE },
 	{ "progress", required_argument, NULL, OPT_PROGRESS },
@@ -152,8 +156,7 @@ static int print_report(const struct dump_options *options,
 }
 
 static int dump(struct dump_options *options,
-		const struct common_options *common, struct progress *progress,
-		unsigned max_pause_ms)
+		const struct common_options *common, struct progress *progress)
 {
 	struct dump_report report;
 	int r;
@@ -162,7 +165,6 @@ static int dump(struct dump_options *options,
 		options->progress = progress_show;
 		options->progress_opaque = progress;
 	}
-	options->max_pause_ns = (uint64_t)max_pause_ms * 1000000;
 	r = flow_dump(options, &report);
 	progress_end(progress);
 	if (!r)
@@ -204,8 +206,8 @@ static int run(int argc, char **argv)
 	struct dump_options options = {
 		.storage.command_timeout_s = COMMAND_TIMEOUT_S,
 		.retries = RETRIES,
+		.max_stall_ns = MAX_STALL_MS * NS_PER_MS,
 	};
-	unsigned max_pause_ms = MAX_PAUSE_MS;
 	struct common_options common = {};
 	struct pid_list pids = {};
 	int option, r = 0;
@@ -273,8 +275,13 @@ static int run(int argc, char **argv)
 			r = dump_parse_hold(optarg, &options.hold);
 			break;
 		case OPT_MAX_PAUSE:
-			r = dump_parse_number("--max-pause", optarg, 1,
-					      MAX_PAUSE_MAX_MS, &max_pause_ms);
+			r = dump_parse_ms("--max-pause", optarg, 1,
+					  MAX_PAUSE_MAX_MS,
+					  &options.max_pause_ns);
+			break;
+		case OPT_MAX_STALL:
+			r = dump_parse_stall(optarg, MAX_STALL_MAX_MS,
+					     &options.max_stall_ns);
 			break;
 		case OPT_WRITERS:
 			r = dump_parse_writers(optarg, &options.writers);
@@ -301,7 +308,7 @@ static int run(int argc, char **argv)
 	if (!r)
 		r = check_options(&options, &common);
 	if (!r && !front_wait(&r))
-		r = dump(&options, &common, &progress, max_pause_ms);
+		r = dump(&options, &common, &progress);
 	free(pids.pids);
 	return r;
 }
@@ -330,6 +337,10 @@ const struct verb cmd_dump = {
 		"  --granule SIZE   what one write fault captures where memory is not in\n"
 		"                   huge pages, 4K to 2M (default: 256K)\n"
 		"  --rate-limit N   write at most N MiB a second\n"
+		"  --max-pause MS   give up if it would stand for longer (default: a process\n"
+		"                   1000, a VM three quarters of --max-stall)\n"
+		"  --max-stall MS   give up if a thread of it has to wait for longer, since a\n"
+		"                   disk, a reader or snapuffd hangs (default: 2000; 0: never)\n"
 		"  --progress HOW   auto (a line, on a terminal), json (an object each 250 ms\n"
 		"                   on stderr), or none\n"
 		"  --no-io-uring    write with threads even where io_uring is allowed\n"
@@ -361,7 +372,6 @@ const struct verb cmd_dump = {
 		"                   read, MADV_DONTDUMP, coredump_filter)\n"
 		"  --freeze HOW     ptrace, or cgroup: by one write, where the processes have\n"
 		"                   a cgroup (v2) of their own\n"
-		"  --max-pause MS   give up if they would stand for longer (default: 1000)\n"
 		"  --hold-unmaps H  whether calls that unmap memory wait until it is saved:\n"
 		"                   yes, no, or auto: when memory was lost without\n"
 		"  --retries N      start over when memory was lost all the same (default: 2)\n"

@@ -9,6 +9,8 @@
 #include "base/util.h"
 #include "cmd/cmd.h"
 
+#define STALL_MIN_MS 100u
+
 int dump_parse_format(const char *text, enum dump_format *format)
 {
 	if (!strcmp(text, "image")) {
@@ -89,6 +91,29 @@ int dump_parse_number(const char *option, const char *text, unsigned min,
 	}
 	*number = (unsigned)value;
 	return 0;
+}
+
+int dump_parse_ms(const char *option, const char *text, unsigned min,
+		  unsigned max, uint64_t *ns)
+{
+	unsigned ms;
+	int r = dump_parse_number(option, text, min, max, &ms);
+
+	if (!r)
+		*ns = ms * NS_PER_MS;
+	return r;
+}
+
+int dump_parse_stall(const char *text, unsigned max, uint64_t *ns)
+{
+	int r = dump_parse_ms("--max-stall", text, 0, max, ns);
+
+	/* Less is what a thread may have to wait for a processor. */
+	if (r || !*ns || *ns >= STALL_MIN_MS * NS_PER_MS)
+		return r;
+	log_error("--max-stall %s: must be at least %u, or 0", text,
+		  STALL_MIN_MS);
+	return RESULT_USAGE;
 }
 
 int dump_parse_kind(const char *text, enum dump_kind *kind)

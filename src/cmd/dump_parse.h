@@ -15,3 +15,8 @@ int dump_parse_rate(const char *text, uint64_t *rate);
 int dump_parse_disks(const char *text, struct storage_options *storage);
 int dump_parse_number(const char *option, const char *text, unsigned min,
 		      unsigned max, unsigned *number);
+int dump_parse_ms(const char *option, const char *text, unsigned min,
+		  unsigned max, uint64_t *ns);
+
+/* Milliseconds; 0: no limit. */
+int dump_parse_stall(const char *text, unsigned max, uint64_t *ns);

@@ -43,6 +43,7 @@ int cgroup_freeze_prepare(struct cgroup_freeze *freeze,
 			  const struct target *target, const pid_t *pids,
 			  size_t n)
 {
+	struct keeper_charge charge = { .qmp_fd = -1 };
 	int r;
 
 	freeze->pid = target->pid;
@@ -61,10 +62,10 @@ int cgroup_freeze_prepare(struct cgroup_freeze *freeze,
 	if (r)
 		return log_errno(r, "pid %d: its cgroup: %m", freeze->pid);
 	r = check_members(freeze, pids, n);
-	if (!r)
-		r = keeper_start(&freeze->keeper, target, -1,
-				 freeze->cgroup.freeze_fd);
-	return r;
+	if (r)
+		return r;
+	charge.freeze_fd = freeze->cgroup.freeze_fd;
+	return keeper_start(&freeze->keeper, target, &charge);
 }
 
 int cgroup_freeze_begin(struct cgroup_freeze *freeze, uint64_t max_ns)

@@ -6,11 +6,15 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "base/util.h"
 #include "flow/dump_process.h"
 #include "flow/dump_vm.h"
 #include "flow/former.h"
+#include "flow/watchdog.h"
 #include "qemu/program.h"
 #include "sys/procfs.h"
+
+#define MAX_PAUSE_PROCESS_NS NS_PER_S
 
 /* A target that is gone, or may not be looked at, is refused later. */
 enum image_kind dump_choose_kind(pid_t pid, enum dump_kind kind,
@@ -73,6 +77,37 @@ static int wait_for_former(const struct dump_options *options)
 	return r;
 }
 
+/*
+ * A VM is stopped by QEMU, which first finishes what its disks have under way,
+ * so a pause may be long though nothing is wrong. What bounds it is how long
+ * the target may be kept waiting for, less what is needed to continue it.
+ */
+static uint64_t choose_max_pause(const struct dump_options *options,
+				 enum image_kind kind)
+{
+	if (options->max_pause_ns)
+		return options->max_pause_ns;
+	return kind == IMAGE_KIND_QEMU ? options->max_stall_ns / 4 * 3
+				       : MAX_PAUSE_PROCESS_NS;
+}
+
+static int dump_watched(const struct dump_options *options,
+			struct dump_report *report)
+{
+	_cleanup_watchdog_ struct watchdog dog = WATCHDOG_INIT;
+	struct dump_options chosen = *options;
+	int r;
+
+	chosen.max_pause_ns = choose_max_pause(options, report->kind);
+	r = watchdog_start(&dog, options->pid, options->max_stall_ns);
+	if (!r && report->kind == IMAGE_KIND_QEMU)
+		r = dump_vm(&chosen, dog.watch, report);
+	else if (!r)
+		r = dump_process(&chosen, dog.watch, report);
+	/* It has said why. */
+	return watchdog_stop(&dog) && r ? RESULT_FAILED : r;
+}
+
 static int dump(const struct dump_options *options, struct dump_report *report)
 {
 	int r;
@@ -84,9 +119,7 @@ static int dump(const struct dump_options *options, struct dump_report *report)
 		return r;
 	r = wait_for_former(options);
 	if (!r)
-		r = report->kind == IMAGE_KIND_QEMU
-			    ? dump_vm(options, report)
-			    : dump_process(options, report);
+		r = dump_watched(options, report);
 	if (r == -EINTR)
 		log_error(
 			"pid %d: interrupted; the target runs on, nothing was kept",

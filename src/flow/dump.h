@@ -62,13 +62,17 @@ struct dump_options {
 	uint64_t granule_bytes;	 /* 0: chosen by backing */
 	struct image_writer_options writer;
 	struct storage_options storage;
+	/* Give up a freeze that takes longer; 0: by the kind of target. */
+	uint64_t max_pause_ns;
+	/* Give up when anybody of the target has to wait for longer, other than
+	 * in a freeze that may take longer; 0: never. */
+	uint64_t max_stall_ns;
 	/* Of a process: */
 	bool tree;	  /* its descendants as well */
 	bool by_cgroup;	  /* freeze by its cgroup */
 	bool all;	  /* what a core dump leaves out as well */
 	unsigned retries; /* when memory went away in the middle */
 	enum dump_hold hold;
-	uint64_t max_pause_ns;	      /* give up a freeze that takes longer */
 	capture_progress_fn progress; /* may be NULL */
 	void *progress_opaque;
 };

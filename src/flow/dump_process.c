@@ -36,6 +36,7 @@ struct attempt {
 	const struct dump_options *options;
 	bool hold;    /* calls that take memory away */
 	bool is_last; /* there will be no other */
+	struct watch *watch;
 	struct image_stats *stats;
 	struct vm_strings *unsafe; /* what is accepted */
 	struct writers writers;	   /* that are no subjects */
@@ -209,6 +210,7 @@ static int make_capture(struct attempt *a)
 		.sink = process_images_sink(&a->images),
 		.progress = a->options->progress,
 		.progress_opaque = a->options->progress_opaque,
+		.watch = a->watch,
 	};
 	int r = setup_choose_features(UFFD_FEATURE_EVENT_FORK, &a->features);
 
@@ -237,7 +239,7 @@ static void capture_before_loss(void *opaque, unsigned process,
 
 static int start_tracer(struct attempt *a)
 {
-	struct tracer_holder holder = { capture_before_loss, a };
+	struct tracer_holder holder = { capture_before_loss, a, a->watch };
 	int r = tracer_start(&a->tracer, a->hold ? &holder : NULL);
 
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
@@ -285,6 +287,16 @@ static int infect(struct attempt *a)
 	return r ? r : start_tracer(a);
 }
 
+/* Whoever stops the processes bounds that by max_pause_ns himself, as long as
+ * he runs. */
+static void begin_pause(const struct attempt *a)
+{
+	if (a->watch)
+		watch_begin_long(a->watch, WATCH_PAUSE,
+				 max_u64(a->watch->max_ns,
+					 a->options->max_pause_ns * 4 / 3));
+}
+
 /*
  * A first, short stop: mappings are registered whole, which costs little and
  * protects nothing yet.
@@ -295,6 +307,7 @@ static int register_mappings(struct attempt *a)
 	uint64_t since_ns;
 	int r, thawed;
 
+	begin_pause(a);
 	r = tracer_freeze(a->tracer, a->options->max_pause_ns,
 			  TRACER_PATIENCE_NS, &since_ns);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)
@@ -303,6 +316,7 @@ static int register_mappings(struct attempt *a)
 		r = writers_arm(&a->writers, a->capture, true);
 	INJECT_INTO(r, "cover-done");
 	thawed = tracer_thaw(a->tracer);
+	watch_end(a->watch, WATCH_PAUSE);
 	a->stats->pause_ns = now_ns() - since_ns;
 	sched_restore(&before);
 	return r ? r : thawed;
@@ -369,6 +383,7 @@ static int take_instant(struct attempt *a)
 	int r = 0, thawed;
 
 	a->frozen_unix_ns = setup_unix_ns();
+	begin_pause(a);
 	if (a->options->by_cgroup)
 		r = cgroup_freeze_begin(&a->cgroup, max_ns);
 	if (!r)
@@ -379,6 +394,8 @@ static int take_instant(struct attempt *a)
 	stood_ns = now_ns();
 	if (!r)
 		r = take_all(a);
+	if (!r && interrupt_pending())
+		r = -EINTR;
 	if (!r && now_ns() - since_ns > max_ns)
 		r = took_too_long(a);
 	thawed = a->hold && !r ? tracer_thaw_holding(a->tracer)
@@ -389,6 +406,7 @@ static int take_instant(struct attempt *a)
 		thawed = thawed ? thawed : ended;
 		since_ns = began_ns;
 	}
+	watch_end(a->watch, WATCH_PAUSE);
 	a->stats->pause_ns += now_ns() - since_ns;
 	sched_restore(&before);
 	log_debug("pid %d: all stood after %llu us of the pause",
@@ -454,14 +472,15 @@ static int finish(struct attempt *a)
 				     stats);
 }
 
-static int dump_once(const struct dump_options *options, bool hold,
-		     bool is_last, struct dump_report *report)
+static int dump_once(const struct dump_options *options, struct watch *watch,
+		     bool hold, bool is_last, struct dump_report *report)
 {
 	struct image_stats *stats = &report->stats;
 	_cleanup_attempt_ struct attempt a = {
 		.options = options,
 		.hold = hold,
 		.is_last = is_last,
+		.watch = watch,
 		.stats = stats,
 		.unsafe = &report->unsafe,
 		.cgroup = CGROUP_FREEZE_INIT,
@@ -517,7 +536,8 @@ static bool roots_are_alive(const struct dump_options *options)
 	return all;
 }
 
-int dump_process(const struct dump_options *options, struct dump_report *report)
+int dump_process(const struct dump_options *options, struct watch *watch,
+		 struct dump_report *report)
 {
 	bool hold = options->hold == DUMP_HOLD_YES;
 	int r;
@@ -525,7 +545,8 @@ int dump_process(const struct dump_options *options, struct dump_report *report)
 	/* A descriptor for each file that is mapped. */
 	rlimit_raise_files();
 	for (unsigned i = 0;; i++) {
-		r = dump_once(options, hold, i >= options->retries, report);
+		r = dump_once(options, watch, hold, i >= options->retries,
+			      report);
 		/* One of a tree may end at any time. */
 		if (r == -ESRCH && options->tree && roots_are_alive(options))
 			r = RESULT_INCONSISTENT;

@@ -7,8 +7,9 @@
  * were at one instant.
  */
 
+#include "base/watch.h"
 #include "flow/dump.h"
 
 /* As flow_dump(), for a process. */
-int dump_process(const struct dump_options *options,
+int dump_process(const struct dump_options *options, struct watch *watch,
 		 struct dump_report *report);

@@ -32,6 +32,9 @@
 
 #define GRANULE_DEFAULT (256 * KIB)
 
+/* How long other writers may take to stop where no limit is given. */
+#define OTHERS_MAX_NS NS_PER_S
+
 /* Refuses what could not be kept consistent, before anything is touched. */
 static int check_vm(struct qmp *qmp, const struct target *target,
 		    const struct vm_status *status)
@@ -92,6 +95,7 @@ static int make_capture(struct capture **out,
 		.sink = *sink,
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
+		.watch = keeper->watch,
 	};
 	uint64_t features = 0;
 	int r;
@@ -180,6 +184,18 @@ static int rearm(struct capture *capture, struct others *others)
 	return r ? r : thawed;
 }
 
+/* A command has a limit of its own, and no share in that of the rest. */
+static int take_storage(struct freeze *freeze, struct storage *storage)
+{
+	const struct hook *hook = &storage->hook;
+	int r;
+
+	freeze_excuse(freeze, hook->pid > 0 ? hook->timeout_s * NS_PER_S : 0);
+	r = storage_take(storage);
+	freeze_go_on(freeze, hook->took_ns);
+	return r;
+}
+
 /*
  * The instant: stops the VM, saves its devices, has its disks snapshot, closes
  * the last gaps in the protection, lets it run on. *pause_ns is from `stop` to
@@ -190,20 +206,34 @@ static int take_instant(const struct target *target, struct qmp *qmp,
 			const struct ram *ram, struct keeper *keeper,
 			struct capture *capture, struct devstate *devices,
 			struct storage *storage, struct others *others,
-			bool running, uint64_t *pause_ns)
+			bool running, uint64_t max_ns, uint64_t *pause_ns)
 {
-	_cleanup_freeze_ struct freeze freeze = FREEZE_INIT;
+	_cleanup_freeze_ struct freeze freeze = {
+		.qmp = qmp,
+		.keeper = keeper,
+		.watch = keeper->watch,
+		.pid = target->pid,
+		.max_ns = max_ns,
+	};
 	int r;
 
-	r = freeze_begin(&freeze, qmp, keeper, running);
+	r = freeze_begin(&freeze, running);
 	if (!r)
 		r = INJECT("vm-recheck") ?: check_ram_is_same(target, ram);
 	if (!r)
+		r = freeze_check(&freeze);
+	if (!r)
 		r = devstate_save(devices);
 	if (!r)
-		r = storage_take(storage);
+		r = freeze_check(&freeze);
+	if (!r)
+		r = take_storage(&freeze, storage);
+	if (!r)
+		r = freeze_check(&freeze);
 	if (!r)
 		r = rearm(capture, others);
+	if (!r)
+		r = freeze_check(&freeze);
 	if (!r)
 		r = freeze_end(&freeze, pause_ns);
 	return r;
@@ -224,7 +254,8 @@ static struct destination *choose_destination(
 	return NULL;
 }
 
-int dump_vm(const struct dump_options *options, struct dump_report *report)
+int dump_vm(const struct dump_options *options, struct watch *watch,
+	    struct dump_report *report)
 {
 	_cleanup_target_ struct target target = TARGET_INIT;
 	_cleanup_qmp_ struct qmp *qmp = NULL;
@@ -236,7 +267,7 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 	_cleanup_devstate_ struct devstate devices = DEVSTATE_INIT;
 	_cleanup_storage_ struct storage storage = STORAGE_INIT;
 	_cleanup_others_ struct others others = {
-		.max_ns = options->max_pause_ns,
+		.max_ns = options->max_pause_ns ?: OTHERS_MAX_NS,
 		.watch = !options->unsafe,
 	};
 	_cleanup_capture_ struct capture *capture = NULL;
@@ -250,6 +281,10 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 		.started_unix_ns = setup_unix_ns(),
 		.started_ns = now_ns(),
 	};
+	struct keeper_charge charge = { .is_courier = options->courier,
+					.qmp_path = options->qmp,
+					.freeze_fd = -1,
+					.watch = watch };
 	struct vm_status status;
 	uint64_t thawed_ns;
 	int r;
@@ -289,7 +324,8 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 		return r;
 
 	/* Infect, arm; the VM runs. */
-	r = keeper_start(&keeper, &target, qmp_fd(qmp), -1);
+	charge.qmp_fd = qmp_fd(qmp);
+	r = keeper_start(&keeper, &target, &charge);
 	if (!r)
 		r = storage_arm(&storage, &options->storage, &target,
 				options->out, options->qmp);
@@ -318,7 +354,8 @@ int dump_vm(const struct dump_options *options, struct dump_report *report)
 
 	snapshot.frozen_unix_ns = setup_unix_ns();
 	r = take_instant(&target, qmp, &ram, &keeper, capture, &devices,
-			 &storage, &others, status.running, &stats->pause_ns);
+			 &storage, &others, status.running,
+			 options->max_pause_ns, &stats->pause_ns);
 	if (r)
 		return r;
 

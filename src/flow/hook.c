@@ -183,6 +183,7 @@ static int judge(const struct hook *hook, const struct outcome *outcome)
 int hook_run(struct hook *hook)
 {
 	struct outcome outcome;
+	uint64_t started_ns;
 	char go = 1;
 	int r;
 
@@ -190,7 +191,9 @@ int hook_run(struct hook *hook)
 		return 0;
 	if (send(hook->sock, &go, sizeof(go), MSG_NOSIGNAL) != sizeof(go))
 		return log_errno(-errno, "--exec-frozen: the helper died: %m");
+	started_ns = now_ns();
 	r = INJECT("hook-wait") ?: wait_for_answer(hook);
+	hook->took_ns = now_ns() - started_ns;
 	if (r)
 		kill_session(hook);
 	if (r == -ETIMEDOUT) {

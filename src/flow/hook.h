@@ -12,6 +12,7 @@
  * is over and also, by the helper, when the dumper dies.
  */
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -21,6 +22,7 @@ struct hook {
 	int sock;
 	pid_t target_pid; /* for messages */
 	unsigned timeout_s;
+	uint64_t took_ns; /* once it was run */
 };
 
 #define HOOK_INIT ((struct hook){ .pid = -1, .sock = -1 })

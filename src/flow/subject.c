@@ -107,7 +107,8 @@ int subject_infect(struct subject *s, struct capture *capture,
 		.pagemap_fd = s->pagemap_fd,
 		.mem_fd = s->mem_fd,
 	};
-	int r = keeper_fetch_uffd(&s->target, features, &space.uffd);
+	int r = keeper_fetch_uffd(&s->target, capture_get_watch(capture),
+				  features, &space.uffd);
 
 	if (r)
 		return r;

@@ -227,7 +227,7 @@ static int infect(struct writer *writer, struct capture *capture,
 		.mem_fd = -1,
 	};
 	/* A child has what is shared, too. */
-	int r = keeper_fetch_uffd(&writer->target,
+	int r = keeper_fetch_uffd(&writer->target, capture_get_watch(capture),
 				  features | UFFD_FEATURE_EVENT_FORK,
 				  &space.uffd);
 

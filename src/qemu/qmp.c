@@ -91,7 +91,8 @@ static int receive(struct qmp *qmp, uint64_t deadline_ns, json_t **out)
 
 	r = qmp->ops->receive(qmp->transport, &text, &len, deadline_ns);
 	if (r == -ETIMEDOUT)
-		return fail(qmp, r, "no answer from QEMU in time");
+		return fail(qmp, r, "no answer from QEMU in %u ms",
+			    qmp->timeout_ms);
 	if (r)
 		return fail_transport(qmp, r);
 	return parse(qmp, text, len, out);
@@ -172,7 +173,8 @@ static int wait_answer(struct qmp *qmp, json_int_t id, uint64_t deadline_ns,
 		/* Events and late answers; they must not keep us for ever. */
 		if (now_ns() >= deadline_ns)
 			return fail(qmp, -ETIMEDOUT,
-				    "no answer from QEMU in time");
+				    "no answer from QEMU in %u ms",
+				    qmp->timeout_ms);
 	}
 }
 

@@ -11,9 +11,6 @@
 #include "base/result.h"
 #include "base/util.h"
 
-/* How long the guardian's way to resume may take, after the usual one. */
-#define RESCUE_TIMEOUT_MS 5000
-
 int vm_strings_add(struct vm_strings *list, const char *fmt, ...)
 {
 	va_list args;
@@ -66,37 +63,23 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status)
 	return 0;
 }
 
-/* Nothing can be said on this connection any more. */
-static bool has_hung_up(int error)
-{
-	return error == -ECONNRESET || error == -EPIPE || error == -ENOTCONN;
-}
-
 int vm_stop(struct qmp *qmp)
 {
-	int r = qmp_call(qmp, "stop", NULL, NULL);
-
-	if (r && r != -EREMOTEIO && !has_hung_up(r))
-		vm_cont(qmp);
-	return r;
+	return qmp_execute(qmp, "stop", NULL, NULL);
 }
 
-int vm_cont(struct qmp *qmp)
+int vm_cont(struct qmp *qmp, unsigned timeout_ms)
 {
-	int r = qmp_execute(qmp, "cont", NULL, NULL);
+	int r;
 
-	if (!r)
-		return 0;
+	qmp_set_timeout(qmp, timeout_ms);
+	r = qmp_execute(qmp, "cont", NULL, NULL);
 	/* When QEMU said no, asking again won't help; when the dialogue is
 	 * broken, the connection may still carry a command. */
-	if (r != -EREMOTEIO && qmp_fd(qmp) >= 0 &&
-	    !qmp_rescue_cont(qmp_fd(qmp), RESCUE_TIMEOUT_MS))
+	if (r && r != -EREMOTEIO && qmp_fd(qmp) >= 0 &&
+	    !qmp_rescue_cont(qmp_fd(qmp), timeout_ms))
 		return 0;
-	/* QEMU's end, most likely, which is told already. */
-	if (has_hung_up(r))
-		return r;
-	return log_errno(r, "qmp: cont: %s; the VM may be left stopped",
-			 qmp_error(qmp));
+	return r;
 }
 
 int vm_check_state(const struct vm_status *status)

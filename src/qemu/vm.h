@@ -36,13 +36,16 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status);
 /*
  * For a VM that runs. Returns when the vCPUs stand and block I/O is drained
  * and flushed. A stop that failed without QEMU's refusal may still come to
- * pass, so a `cont` has been sent after it.
+ * pass: `cont` is due after it in any case. Does not log: qmp_error() tells why.
  */
 int vm_stop(struct qmp *qmp);
 
-/* Tries by all means, also on a connection that has failed; does not log that
- * QEMU has hung up. */
-int vm_cont(struct qmp *qmp);
+/*
+ * Tries by all means, also on a connection that has failed, each for
+ * `timeout_ms`. -EREMOTEIO when QEMU has refused; does not log: qmp_error()
+ * tells why.
+ */
+int vm_cont(struct qmp *qmp, unsigned timeout_ms);
 
 /*
  * Whether a VM in this state can be dumped and left as it was: running or

@@ -490,6 +490,7 @@ static int thaw(struct tracer *tracer)
 
 static int thaw_holding(struct tracer *tracer)
 {
+	watch_begin(tracer->holder.watch, WATCH_CALLS);
 	tracer_begin_hold(tracer);
 	tracer->holding = true;
 	sched_restore(&tracer->before);

@@ -29,6 +29,7 @@
 #include <sys/types.h>
 
 #include "base/cleanup.h"
+#include "base/watch.h"
 #include "sys/ptrace.h"
 #include "target/target.h"
 
@@ -60,6 +61,7 @@ struct tracer;
 struct tracer_holder {
 	void (*capture)(void *opaque, unsigned process, struct range range);
 	void *opaque;
+	struct watch *watch; /* who keeps calls waiting; may be NULL */
 };
 
 /* Starts the thread, with the caller's capabilities. `holder` may be NULL: no

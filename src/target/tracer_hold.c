@@ -63,22 +63,41 @@ struct holding {
 	bool heard; /* the tracing thread has looked at the list */
 };
 
-struct timespec tracer_soon(void)
+static struct timespec realtime_in(uint64_t ns)
 {
 	struct timespec at;
 
 	clock_gettime(CLOCK_REALTIME, &at);
-	at.tv_nsec += 1000000;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_nsec -= 1000000000;
-		at.tv_sec++;
-	}
+	ns += (uint64_t)at.tv_nsec;
+	at.tv_sec += (time_t)(ns / 1000000000);
+	at.tv_nsec = (long)(ns % 1000000000);
 	return at;
+}
+
+struct timespec tracer_soon(void)
+{
+	return realtime_in(1000000);
 }
 
 void tracer_wake(struct tracer *tracer)
 {
 	pthread_kill(tracer->thread, WAKE_SIGNAL);
+}
+
+/* Under the lock. Where somebody watches, the tracing thread is woken now and
+ * then to show that it is there. */
+static void wait_for_work(struct holding *h)
+{
+	const struct watch *watch = h->tracer->holder.watch;
+	struct timespec until;
+
+	if (!watch) {
+		pthread_cond_wait(&h->changed, &h->lock);
+		return;
+	}
+	until = realtime_in(watch->beat_ns);
+	if (pthread_cond_timedwait(&h->changed, &h->lock, &until) == ETIMEDOUT)
+		tracer_wake(h->tracer);
 }
 
 static struct held *find_work(struct holding *h)
@@ -102,7 +121,7 @@ static void *worker_main(void *data)
 		struct held *work = find_work(h);
 
 		if (!work) {
-			pthread_cond_wait(&h->changed, &h->lock);
+			wait_for_work(h);
 			continue;
 		}
 		pthread_mutex_unlock(&h->lock);
@@ -435,6 +454,7 @@ void tracer_hold(struct tracer *tracer)
 	    pthread_create(&h.worker, NULL, worker_main, &h)) {
 		log_warning("calls that unmap memory cannot be held");
 		set_all_free();
+		watch_end(tracer->holder.watch, WATCH_CALLS);
 		pthread_cond_destroy(&h.changed);
 		pthread_mutex_destroy(&h.lock);
 		return;
@@ -449,6 +469,7 @@ void tracer_hold(struct tracer *tracer)
 		else if (errno == ECHILD)
 			break;
 		resume_captured(&h);
+		watch_beat(tracer->holder.watch, WATCH_CALLS);
 	}
 
 	pthread_mutex_lock(&h.lock);
@@ -460,6 +481,7 @@ void tracer_hold(struct tracer *tracer)
 	let_go_of_held(&h);
 	set_all_free();
 	INJECT_HERE("hold-let-go-done");
+	watch_end(tracer->holder.watch, WATCH_CALLS);
 	pthread_cond_destroy(&h.changed);
 	pthread_mutex_destroy(&h.lock);
 }

@@ -405,7 +405,7 @@ static void test_cont_on_broken(void **state)
 
 	(void)state;
 	assert_int_equal(qmp_execute(qmp, "x", NULL, NULL), -EPROTO);
-	assert_int_equal(vm_cont(qmp), 0);
+	assert_int_equal(vm_cont(qmp, PATIENCE_MS), 0);
 	finish(&script, qmp);
 }
 
