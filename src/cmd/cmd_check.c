@@ -195,12 +195,12 @@ static json_t *report_to_json(const struct check_report *report, int result)
 
 static void log_obstacle(const struct check_report *report)
 {
-	if (!report->host_ok)
-		log_error(
-			"this host cannot be dumped on: what is marked MISSING is needed");
-	else if (report->obstacles.n_items)
+	if (report->obstacles.n_items)
 		log_error("pid %d: %s", report->pid,
 			  report->obstacles.items[0]);
+	else if (!report->host_ok)
+		log_error(
+			"this host cannot be dumped on: what is marked MISSING is needed");
 }
 
 static int run(int argc, char **argv)

@@ -98,6 +98,7 @@ class GuestSpec:
     modules: tuple = ()  # loaded in the guest, in this order
     append: str = ""
     extra: tuple = ()
+    prefix: tuple = ()  # what QEMU is started by, and becomes
     judge: dict = field(default_factory=lambda: {"mib": 32})
 
     @property
@@ -262,6 +263,7 @@ class Guest:
             argv = ["setpriv", f"--reuid={user.pw_uid}",
                     f"--regid={user.pw_gid}", "--clear-groups",
                     *argv]  # fmt: skip
+        argv = [*map(str, self.spec.prefix), *argv]
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         small_pages = self.spec.ram == "anon4k"
 

@@ -164,6 +164,12 @@ static void start(const char *argument)
 		memory_start(text, false);
 	else if ((text = value(argument, "huge-memory")))
 		memory_start(text, true);
+	else if ((text = value(argument, "vfork")))
+		asleep_vfork(strtoul(text, NULL, 10));
+	else if ((text = value(argument, "write")))
+		asleep_write(text);
+	else if ((text = value(argument, "confine")))
+		confine_start(text);
 	else if ((text = value(argument, "dirty"))) {
 		if (sscanf(text, "%lu,%255s", &mib, dir) != 2)
 			victim_die("%s: what?", argument);
@@ -225,6 +231,8 @@ static bool obey(const char *command)
 		memory_report();
 	else if (strncmp(command, "leak ", 5) == 0)
 		leak(command + 5);
+	else if (strcmp(command, "write") == 0)
+		asleep_report();
 	else if (strcmp(command, "abort") == 0)
 		abort();
 	else

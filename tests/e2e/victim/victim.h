@@ -13,6 +13,8 @@
  *	timers.c	timers that fire all the time
  *	churn.c		threads whose memory comes and goes
  *	memory.c	memory of each kind, in a core or not
+ *	asleep.c	threads that no signal wakes
+ *	confine.c	what it does to be left alone
  *
  * The judge reads the core: tests/e2e/harness/victim_gdb.py.
  */
@@ -111,3 +113,12 @@ void memory_report(void);
 
 /* Private pages of a file, all of them written. */
 void dirty_start(uint64_t mib, const char *dir);
+
+/* asleep.c: a thread waits `ms` for a child of vfork(2); one writes to a file
+ * in `dir` all the time */
+void asleep_vfork(uint64_t ms);
+void asleep_write(const char *dir);
+void asleep_report(void);
+
+/* confine.c: `ways` is a list with commas between; the last of the words. */
+void confine_start(const char *ways);
