@@ -500,6 +500,8 @@ static int dump_once(const struct dump_options *options, struct watch *watch,
 		r = process_writers_judge(options, a.subjects, a.n_subjects,
 					  &a.writers, &report->unsafe);
 	if (!r)
+		r = setup_check_kernel();
+	if (!r)
 		r = file_writes_begin(&a.file_writes, &a.files);
 	if (!r)
 		r = process_images_begin(&a.images, options, a.subjects,

@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "sys/caps.h"
 #include "sys/memlimit.h"
+#include "sys/probe.h"
 #include "sys/procfs.h"
 #include "sys/uffd.h"
 
@@ -19,6 +20,28 @@
 /* Of what a cgroup leaves: whoever takes all of that is killed. */
 #define BUFFER_MIN_LIMITED   (16 * MIB)
 #define BUFFER_SHARE_LIMITED 2
+
+int setup_check_kernel(void)
+{
+	struct probe_protection protection;
+	uint64_t known = 0;
+	int r = uffd_query_features(&known);
+
+	if (r)
+		return log_errno(r, "userfaultfd: %m");
+	if (!(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+		log_error(
+			"this kernel's userfaultfd cannot write-protect; Linux 5.13 or newer is needed");
+		return RESULT_UNSUPPORTED;
+	}
+	probe_protection(&protection);
+	if (!protection.shows) {
+		log_error(
+			"this kernel does not show in /proc/PID/pagemap what userfaultfd write-protects; Linux 5.13 or newer is needed");
+		return RESULT_UNSUPPORTED;
+	}
+	return 0;
+}
 
 int setup_choose_features(uint64_t also, uint64_t *features)
 {
@@ -30,11 +53,6 @@ int setup_choose_features(uint64_t also, uint64_t *features)
 
 	if (r)
 		return log_errno(r, "userfaultfd: %m");
-	if (!(known & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		log_error(
-			"this kernel's userfaultfd cannot write-protect; Linux 5.13 or newer is needed");
-		return RESULT_UNSUPPORTED;
-	}
 	*features = wanted | (known & (UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
 				       UFFD_FEATURE_WP_UNPOPULATED));
 	return 0;

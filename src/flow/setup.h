@@ -12,9 +12,12 @@
 #include "capture/capture.h"
 #include "image/image.h"
 
+/* Before anything is touched: RESULT_UNSUPPORTED, logged, when this kernel has
+ * not what no dump can do without. */
+int setup_check_kernel(void);
+
 /* The best that this kernel has for the kinds of memory that there are, and
- * `also`, which every kernel has; RESULT_UNSUPPORTED, logged, when it is not
- * enough. */
+ * `also`, which every kernel has that passes the check. */
 int setup_choose_features(uint64_t also, uint64_t *features);
 
 /* A share of the memory that is free, here and in the cgroup that we are in; no

@@ -6,6 +6,7 @@
  * number: distributions backport, and configurations differ.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,14 @@ struct probe_result {
 	enum probe_state state;
 	const char *use; /* what it is for, or what its lack costs */
 };
+
+/* What write protection by userfaultfd does here; tried on pages of ours. */
+struct probe_protection {
+	bool shows; /* in pagemap, without which no dump can be trusted */
+	bool spans; /* several mappings with one call */
+};
+
+void probe_protection(struct probe_protection *found);
 
 #define PROBE_MAX 16
 
