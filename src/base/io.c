@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -125,6 +126,34 @@ int io_read_all(int fd, size_t max, char **buf, size_t *len)
 	if (len)
 		*len = used;
 	return 0;
+}
+
+int io_open_regular(int dirfd, const char *name)
+{
+	_cleanup_close_ int fd = -1;
+	struct stat st;
+
+	/* First a look: opening a device does something. What takes its place
+	 * meanwhile is found out below. */
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EMEDIUMTYPE;
+	fd = openat(dirfd, name,
+		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ELOOP ? -EMEDIUMTYPE : -errno;
+	if (fstat(fd, &st))
+		return -errno;
+	return S_ISREG(st.st_mode) ? steal_fd(&fd) : -EMEDIUMTYPE;
+}
+
+int io_read_regular(int dirfd, const char *name, size_t max, char **buf,
+		    size_t *len)
+{
+	_cleanup_close_ int fd = io_open_regular(dirfd, name);
+
+	return fd < 0 ? fd : io_read_all(fd, max, buf, len);
 }
 
 int io_read_file(int dirfd, const char *path, size_t max, char **buf,

@@ -24,5 +24,16 @@ int io_sync(int fd);
 int io_read_file(int dirfd, const char *path, size_t max, char **buf,
 		 size_t *len);
 
+/*
+ * Opens a file of a directory that others have filled, for reading: a
+ * descriptor; -EMEDIUMTYPE for what is no regular file, a symbolic link too; or
+ * -errno. Never waits for a FIFO's other end, and opens no device.
+ */
+int io_open_regular(int dirfd, const char *name);
+
+/* io_read_file() of such a file. */
+int io_read_regular(int dirfd, const char *name, size_t max, char **buf,
+		    size_t *len);
+
 /* The same from an open descriptor, from its current offset. */
 int io_read_all(int fd, size_t max, char **buf, size_t *len);

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 static enum log_level log_level = LOG_WARNING;
 static _Atomic bool had_error;
 
@@ -30,14 +32,6 @@ enum log_level log_get_level(void)
 	return log_level;
 }
 
-/* A target's names end up in messages: keep them from driving the terminal. */
-static void make_printable(char *s)
-{
-	for (; *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			*s = '?';
-}
-
 static void log_vwrite(enum log_level level, const char *fmt, va_list ap)
 {
 	char line[1024] = "snapuffd: ";
@@ -58,7 +52,8 @@ static void log_vwrite(enum log_level level, const char *fmt, va_list ap)
 	n = vsnprintf(line + len, sizeof(line) - len - 1, fmt, ap);
 	if (n < 0)
 		return;
-	make_printable(line);
+	/* A target's names end up in messages. */
+	text_make_printable(line);
 	len = strlen(line);
 	line[len++] = '\n';
 

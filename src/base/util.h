@@ -47,6 +47,18 @@ static inline uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+/* Nanoseconds of a time that a file system tells, which may be any: at the
+ * limit where they are too many. */
+static inline int64_t time_to_ns(int64_t seconds, int64_t ns)
+{
+	int64_t sum;
+
+	if (__builtin_mul_overflow(seconds, (int64_t)1000000000, &sum) ||
+	    __builtin_add_overflow(sum, ns, &sum))
+		return seconds < 0 ? INT64_MIN : INT64_MAX;
+	return sum;
+}
+
 /* A half-open range of addresses: [start, end). */
 struct range {
 	uint64_t start;

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "base/text.h"
 #include "cmd/dump_parse.h"
 #include "flow/check.h"
 
@@ -34,8 +35,7 @@ static const char *const state_names[] = {
 	[PROBE_REQUIRED] = "MISSING",
 };
 
-static const char *backing_of(const struct ram *ram, size_t block,
-			      const char **file)
+static const char *backing_of(const struct ram *ram, size_t block, char **file)
 {
 	for (size_t i = 0; i < ram->n_regions; i++) {
 		const struct ram_region *region = &ram->regions[i];
@@ -57,20 +57,24 @@ static void print_vm(const struct check_report *report)
 	char size[32];
 
 	printf("\ntarget\n  program    %s\n  QEMU       %s\n  machine    %s\n  state      %s\n",
-	       report->program ? report->program : "?", report->qemu_version,
-	       report->machine ? report->machine : "?", report->vm.state);
+	       text_make_printable(report->program) ?: "?",
+	       text_make_printable(report->qemu_version),
+	       text_make_printable(report->machine) ?: "?", report->vm.state);
 	printf("  RAM blocks\n");
 	for (size_t i = 0; i < ram->blocks.n_blocks; i++) {
 		const struct ram_block *block = &ram->blocks.blocks[i];
-		const char *file = NULL, *backing = backing_of(ram, i, &file);
+		char *file = NULL;
+		const char *backing = backing_of(ram, i, &file);
 
 		printf("    %-32s %10s, %s%s%s, %" PRIu64 " KiB pages\n",
-		       block->name, format_size(size, block->used_length),
-		       backing, file ? " " : "", file ? file : "",
+		       text_make_printable(block->name),
+		       format_size(size, block->used_length), backing,
+		       file ? " " : "", text_make_printable(file) ?: "",
 		       block->page_size / 1024);
 	}
 	for (size_t i = 0; i < report->obstacles.n_items; i++)
-		printf("  obstacle   %s\n", report->obstacles.items[i]);
+		printf("  obstacle   %s\n",
+		       text_make_printable(report->obstacles.items[i]));
 }
 
 static void print_process(const struct check_report *report)
@@ -78,16 +82,18 @@ static void print_process(const struct check_report *report)
 	char capture[32], copy[32];
 
 	printf("\ntarget\n  program    %s\n  threads    %u\n  mappings   %zu\n",
-	       report->program ? report->program : "?", report->n_threads,
+	       text_make_printable(report->program) ?: "?", report->n_threads,
 	       report->n_mappings);
 	printf("  memory     %s at most to be captured while it runs on,\n"
 	       "             %s to be copied while it stands\n",
 	       format_size(capture, report->capture_bytes),
 	       format_size(copy, report->copy_bytes));
 	for (size_t i = 0; i < report->remarks.n_items; i++)
-		printf("  remark     %s\n", report->remarks.items[i]);
+		printf("  remark     %s\n",
+		       text_make_printable(report->remarks.items[i]));
 	for (size_t i = 0; i < report->obstacles.n_items; i++)
-		printf("  obstacle   %s\n", report->obstacles.items[i]);
+		printf("  obstacle   %s\n",
+		       text_make_printable(report->obstacles.items[i]));
 }
 
 static json_t *strings_to_json(const struct vm_strings *strings)
@@ -146,7 +152,7 @@ static json_t *blocks_to_json(const struct check_report *report)
 
 	for (size_t i = 0; i < report->ram.blocks.n_blocks; i++) {
 		const struct ram_block *block = &report->ram.blocks.blocks[i];
-		const char *file = NULL;
+		char *file = NULL;
 		const char *backing = backing_of(&report->ram, i, &file);
 
 		json_array_append_new(

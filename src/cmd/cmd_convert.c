@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "flow/convert.h"
-#include "image/reader.h"
 
 enum {
 	OPT_TO = OPT_FIRST,
@@ -45,7 +44,6 @@ static int parse_format(const char *text, enum convert_format *format)
 
 static int run(int argc, char **argv)
 {
-	_cleanup_image_ struct image *image = NULL;
 	struct common_options common = {};
 	enum convert_format format = CONVERT_QEMU;
 	const char *to = NULL, *out = NULL;
@@ -78,9 +76,7 @@ static int run(int argc, char **argv)
 	if (!strcmp(out, "-"))
 		r = require_stdout(&cmd_convert, &common);
 	if (!r)
-		r = image_open(&image, argv[optind]);
-	if (!r)
-		r = flow_convert(image, format, out);
+		r = flow_convert(argv[optind], format, out);
 	if (r)
 		return r;
 	if (common.json)

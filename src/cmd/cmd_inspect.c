@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/text.h"
 #include "base/util.h"
 #include "cmd/inspect_process.h"
+#include "flow/confined.h"
 #include "image/reader.h"
 
 static const struct option long_options[] = {
@@ -164,13 +166,15 @@ static void print_disks(const struct image_machine *machine)
 	for (size_t i = 0; i < machine->n_disks; i++) {
 		const struct image_disk *disk = &machine->disks[i];
 
-		printf("  %-32s %10s, %s%s, %s\n", disk->device ?: "?",
+		printf("  %-32s %10s, %s%s, %s\n",
+		       text_make_printable(disk->device) ?: "?",
 		       disk->has_stat ? format_size(size, disk->size) : "-",
-		       disk->format ?: "?",
-		       disk->read_only ? ", read-only" : "", disk->file);
+		       text_make_printable(disk->format) ?: "?",
+		       disk->read_only ? ", read-only" : "",
+		       text_make_printable(disk->file));
 		if (disk->overlay)
 			printf("  %-32s %10s  goes on in %s\n", "", "",
-			       disk->overlay);
+			       text_make_printable(disk->overlay));
 	}
 }
 
@@ -205,13 +209,14 @@ static void print_as_text(const struct image *image)
 	printf("image      %s, version %u\n", image->path, inventory->version);
 	printf("taken      %s of pid %d on %s\n",
 	       format_time(text, inventory->frozen_unix_ns), inventory->pid,
-	       inventory->host ? inventory->host : "?");
+	       text_make_printable(inventory->host) ?: "?");
 	for (size_t i = 0; i < inventory->n_unsafe; i++)
-		printf("UNSAFE     %s\n", inventory->unsafe[i]);
+		printf("UNSAFE     %s\n",
+		       text_make_printable(inventory->unsafe[i]));
 	if (inventory->kind == IMAGE_KIND_QEMU)
 		printf("machine    %s, QEMU %s, was %s\n",
-		       image->machine.machine_class,
-		       image->machine.qemu_version,
+		       text_make_printable(image->machine.machine_class),
+		       text_make_printable(image->machine.qemu_version),
 		       image->machine.running ? "running" : "paused");
 	else
 		process_print(&image->process);
@@ -226,7 +231,8 @@ static void print_as_text(const struct image *image)
 	for (size_t i = 0; i < image->n_regions; i++) {
 		const struct image_region *region = &image->regions[i];
 
-		printf("  %-32s %10s, data %10s, %s%s\n", region->name,
+		printf("  %-32s %10s, data %10s, %s%s\n",
+		       text_make_printable(region->name),
 		       format_size(size, region->length),
 		       format_size(data, data_pages(region) * PAGE_SIZE),
 		       backing_name(region->backing),
@@ -247,6 +253,8 @@ static int run(int argc, char **argv)
 	if (!r)
 		r = require_arguments(&cmd_inspect, argc, 1,
 				      "the image directory is missing");
+	if (!r)
+		r = confine_to_image(argv[optind]);
 	if (!r)
 		r = image_open(&image, argv[optind]);
 	if (r)

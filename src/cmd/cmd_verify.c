@@ -4,6 +4,8 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/text.h"
+#include "flow/confined.h"
 #include "image/reader.h"
 
 static const struct option long_options[] = {
@@ -28,7 +30,9 @@ static int run(int argc, char **argv)
 		return r;
 
 	dir = argv[optind];
-	r = image_open(&image, dir);
+	r = confine_to_image(dir);
+	if (!r)
+		r = image_open(&image, dir);
 	if (!r)
 		r = image_verify(image);
 	if (r)
@@ -43,7 +47,8 @@ static int run(int argc, char **argv)
 		return 0;
 	printf("%s: whole, every checksum is right\n", dir);
 	for (size_t i = 0; i < image->inventory.n_unsafe; i++)
-		printf("UNSAFE     %s\n", image->inventory.unsafe[i]);
+		printf("UNSAFE     %s\n",
+		       text_make_printable(image->inventory.unsafe[i]));
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "base/text.h"
 #include "cmd/cmd.h"
 
 static json_t *argv_to_json(const struct image_process *process)
@@ -100,7 +101,8 @@ void process_print(const struct image_process *process)
 
 	for (size_t i = 0; i < process->n_mappings; i++)
 		held += process->mappings[i].held;
-	printf("process    %s, %s\n", process->name, process->exe ?: "?");
+	printf("process    %s, %s\n", text_make_printable(process->name),
+	       text_make_printable(process->exe) ?: "?");
 	printf("threads    %zu\n", process->n_threads);
 	printf("mappings   %zu, held %s\n", process->n_mappings,
 	       format_size(size, held));

@@ -65,7 +65,7 @@ static int check_unchanged(const struct image *image,
 	}
 	if (!disk->has_stat || !S_ISREG(st.st_mode) || changed)
 		return 0;
-	mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	mtime_ns = time_to_ns(st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 	if ((uint64_t)st.st_size == disk->size && mtime_ns == disk->mtime_ns)
 		return 0;
 	log_error(

@@ -3,7 +3,9 @@
 
 /*
  * From an image directory to what other programs load. What is written is
- * checked on the way; an output that could not be finished is removed.
+ * checked on the way; an output that could not be finished is removed. The image
+ * is read by a confined child (flow/confined.h), which can write to the output
+ * and to nothing else.
  */
 
 #include "image/reader.h"
@@ -18,12 +20,11 @@ enum convert_format {
 };
 
 /*
- * `out` is a path that does not exist yet; "-" streams to stdout where the
- * format can. 0, RESULT_FAILED, RESULT_USAGE for a format that cannot stream,
- * or -errno; logged.
+ * `dir` is the image. `out` is a path that does not exist yet; "-" streams to
+ * stdout where the format can. 0, RESULT_FAILED, RESULT_USAGE for a format that
+ * cannot stream, or -errno; logged. The process must have one thread.
  */
-int flow_convert(const struct image *image, enum convert_format format,
-		 const char *out);
+int flow_convert(const char *dir, enum convert_format format, const char *out);
 
 /* Streams the image of a QEMU; without the pages of imagewalk_is_ram() unless
  * `with_ram`. 0; RESULT_FAILED, logged; or what the sink returned. */

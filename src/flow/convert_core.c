@@ -82,23 +82,20 @@ static int put_regions(struct core *to, const struct image *image)
 	return r;
 }
 
-int convert_core(const struct image *image, const char *out)
+int convert_core(const struct image *image, bool streams, struct output *output)
 {
 	_cleanup_(image_frame_deinit) struct image_frame frame = {};
-	_cleanup_output_ struct output output = OUTPUT_INIT;
 	_cleanup_close_ int fd = image_open_core(image, &frame);
-	struct core to = { .output = &output, .streams = !strcmp(out, "-") };
+	struct core to = { .output = output, .streams = streams };
 	int r;
 
 	if (fd < 0)
 		return fd == -ENOMEM ? fd : RESULT_FAILED;
-	r = output_open(&output, out);
-	if (!r)
-		r = put_bytes(&to, 0, frame.head, IMAGE_PAGE_SIZE);
+	r = put_bytes(&to, 0, frame.head, IMAGE_PAGE_SIZE);
 	if (!r)
 		r = put_regions(&to, image);
 	if (!r)
 		r = put_bytes(&to, image->frame.tail_offset, frame.tail,
 			      frame.tail_len);
-	return r ? r : output_finish(&output);
+	return r;
 }

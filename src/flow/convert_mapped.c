@@ -50,29 +50,21 @@ static void note_version(const struct image *image)
 			image->path, version, QEMU_MAJOR);
 }
 
-int convert_mapped(const struct image *image, const char *out)
+int convert_mapped(const struct image *image, struct output *output)
 {
-	_cleanup_output_ struct output output = OUTPUT_INIT;
 	_cleanup_(ram_blocks_deinit) struct ram_blocks blocks = {};
 	_cleanup_mapped_ram_ struct mapped_ram *ram = NULL;
 	_cleanup_free_ char *devices = NULL;
-	struct savevm_sink sink = { output_write_at, &output };
-	struct mapped to = { .output = &output };
+	struct savevm_sink sink = { output_write_at, output };
+	struct mapped to = { .output = output };
 	struct imagewalk walk = { mapped_data, mapped_zeros, &to };
 	size_t len;
 	int r;
 
-	if (!strcmp(out, "-")) {
-		log_error(
-			"convert: mapped-ram is not written in order and cannot go to stdout; give a file");
-		return RESULT_USAGE;
-	}
 	note_version(image);
 	r = image_read_device_state(image, &devices, &len);
 	if (!r)
 		r = imagewalk_list_blocks(image, &blocks);
-	if (!r)
-		r = output_open(&output, out);
 	if (!r)
 		r = mapped_ram_begin(&sink, image->machine.machine_class,
 				     &blocks, &ram);
@@ -82,5 +74,5 @@ int convert_mapped(const struct image *image, const char *out)
 	r = imagewalk_blocks(image, &walk);
 	if (!r)
 		r = mapped_ram_end(ram, devices, len);
-	return r ? r : output_finish(&output);
+	return r;
 }

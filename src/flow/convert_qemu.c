@@ -46,13 +46,10 @@ int convert_stream(const struct image *image, bool with_ram,
 	return r ? r : stream_end(stream, devices, len);
 }
 
-int convert_qemu(const struct image *image, bool with_ram, const char *out)
+int convert_qemu(const struct image *image, bool with_ram,
+		 struct output *output)
 {
-	_cleanup_output_ struct output output = OUTPUT_INIT;
-	struct savevm_sink sink = { output_append, &output };
-	int r = output_open(&output, out);
+	struct savevm_sink sink = { output_append, output };
 
-	if (!r)
-		r = convert_stream(image, with_ram, &sink);
-	return r ? r : output_finish(&output);
+	return convert_stream(image, with_ram, &sink);
 }

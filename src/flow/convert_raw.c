@@ -63,38 +63,11 @@ static int convert_region(const struct image *image,
 	return r ? r : output_finish(&output);
 }
 
-/* The files that were written before one failed, and the directory. */
-static void remove_raw(const struct image *image, const char *dir)
-{
-	for (size_t i = 0; i < image->n_regions; i++) {
-		_cleanup_free_ char *path = raw_path(dir, &image->regions[i]);
-
-		if (path)
-			unlink(path);
-	}
-	rmdir(dir);
-}
-
 int convert_raw(const struct image *image, const char *dir)
 {
 	int r = 0;
 
-	if (!strcmp(dir, "-")) {
-		log_error(
-			"convert: raw makes a file for each region and cannot go to stdout; give a directory");
-		return RESULT_USAGE;
-	}
-	if (mkdir(dir, 0700)) {
-		if (errno == EEXIST)
-			return log_errno(
-				-EEXIST,
-				"%s: exists already; remove it or choose another directory",
-				dir);
-		return log_errno(-errno, "%s: cannot create it: %m", dir);
-	}
 	for (size_t i = 0; !r && i < image->n_regions; i++)
 		r = convert_region(image, &image->regions[i], dir);
-	if (r)
-		remove_raw(image, dir);
 	return r;
 }

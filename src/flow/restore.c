@@ -2,7 +2,6 @@
 #include "flow/restore.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +13,9 @@
 #include "base/util.h"
 #include "flow/clone_cmdline.h"
 #include "flow/clone_dir.h"
+#include "flow/confined.h"
 #include "flow/convert.h"
+#include "flow/image_summary.h"
 #include "image/reader.h"
 #include "qemu/binary.h"
 #include "qemu/cmdline.h"
@@ -44,13 +45,12 @@ static int choose_program(const struct restore_options *options,
 	return 0;
 }
 
-/* Writes the stream while QEMU reads it. */
+/* Writes the stream while QEMU reads it: a confined child, which reads the
+ * image for that. */
 struct feeder {
-	const struct image *image;
+	const char *dir;
 	bool with_ram;
 	int fd;
-	int result;
-	pthread_t thread;
 };
 
 static int write_pipe(void *opaque, uint64_t at, const void *buf, size_t len)
@@ -62,46 +62,48 @@ static int write_pipe(void *opaque, uint64_t at, const void *buf, size_t len)
 	return io_write_full(feeder->fd, buf, len);
 }
 
-static void *feed(void *data)
+static int feed(void *data)
 {
 	struct feeder *feeder = data;
+	_cleanup_image_ struct image *image = NULL;
 	struct savevm_sink sink = { write_pipe, feeder };
+	int r = image_open(&image, feeder->dir);
 
-	feeder->result = convert_stream(feeder->image, feeder->with_ram, &sink);
-	close_fd(&feeder->fd);
-	return NULL;
+	return r ? r : convert_stream(image, feeder->with_ram, &sink);
 }
 
 static int load(struct launch *launch, const char *program,
 		const struct image *image, bool eager)
 {
 	_cleanup_free_ char *words = NULL;
+	_cleanup_close_ int fd = steal_fd(&launch->stream_fd);
 	struct feeder feeder = {
-		.image = image,
+		.dir = image->path,
 		.with_ram = eager,
-		.fd = steal_fd(&launch->stream_fd),
+		.fd = fd,
 	};
-	int r;
+	struct confined child;
+	int r, fed;
 
-	r = -pthread_create(&feeder.thread, NULL, feed, &feeder);
-	if (r) {
-		close_fd(&feeder.fd);
-		return log_errno(r, "cannot start a thread: %m");
-	}
+	r = confined_start(&child, image->path, NULL, feed, &feeder);
+	if (r)
+		return r;
+	/* QEMU sees its end when the child has ended. */
+	close_fd(&fd);
 	r = launch_wait(launch, !image->machine.running);
 	words = steal_ptr(launch->last_words);
-	/* A VM that did not come up is killed, so that the thread ends. */
+	/* A VM that did not come up is killed, so that the child ends. */
 	if (r)
 		launch_deinit(launch);
-	pthread_join(feeder.thread, NULL);
+	fed = confined_wait(&child);
 	/* Positive: an image that could not be read, which has been said. */
-	if (feeder.result > 0)
-		return feeder.result;
-	if (r == -EINTR || (r && feeder.result == -EINTR))
+	if (fed > 0)
+		return fed;
+	if (r == -EINTR || (r && fed == -EINTR))
 		return log_errno(-EINTR, "interrupted; the VM was ended");
 	if (r == -ECONNABORTED)
 		log_error("%s did not take the image: %s", program, words);
-	return r ? r : feeder.result;
+	return r ? r : fed;
 }
 
 static int fill_command(const char *path, struct cmdline *line,
@@ -186,7 +188,7 @@ int flow_restore(const struct restore_options *options,
 	int r;
 
 	*report = (struct restore_report){};
-	r = image_open(&image, options->image);
+	r = image_summary_open(&image, options->image);
 	if (!r)
 		r = check_image(image);
 	if (r)

@@ -15,6 +15,16 @@
 #include "base/util.h"
 #include "snapuffd/image-format.h"
 
+static void log_unreadable(const struct image *image, const char *name, int r)
+{
+	if (r == -EMEDIUMTYPE)
+		log_error(
+			"%s: %s is no regular file: not an image of snapuffd, or tampered with",
+			image->path, name);
+	else
+		log_errno(r, "%s: cannot read %s: %m", image->path, name);
+}
+
 static int read_record(const struct image *image, const char *name,
 		       uint32_t magic, struct record *record)
 {
@@ -29,7 +39,7 @@ static int read_record(const struct image *image, const char *name,
 			"%s: %s is missing: not an image of snapuffd, or damaged",
 			image->path, name);
 	else if (r)
-		log_errno(r, "%s: cannot read %s: %m", image->path, name);
+		log_unreadable(image, name, r);
 	return r ? RESULT_FAILED : 0;
 }
 
@@ -51,25 +61,27 @@ static void free_hash(XXH3_state_t **state)
 /* Whether a part is as long as, and hashes to, what the inventory says. */
 static int check_part(const struct image *image, const struct image_part *part)
 {
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int fd = io_open_regular(image->dir_fd, part->name);
 	_cleanup_(free_hash) XXH3_state_t *state = XXH3_createState();
 	_cleanup_free_ uint8_t *buf = malloc(MIB);
 	uint64_t len = 0;
+	struct stat st;
 
 	if (!state || !buf)
 		return -ENOMEM;
+	if (fd < 0 || fstat(fd, &st)) {
+		log_unreadable(image, part->name, fd < 0 ? fd : -errno);
+		return RESULT_FAILED;
+	}
 	XXH3_64bits_reset(state);
-
-	fd = openat(image->dir_fd, part->name,
-		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	for (;;) {
-		ssize_t n = fd < 0 ? -1 : read(fd, buf, MIB);
+	/* A sparse file may be longer than anyone can wait for. */
+	while ((uint64_t)st.st_size == part->size && len <= part->size) {
+		ssize_t n = read(fd, buf, MIB);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			log_error("%s: cannot read %s: %m", image->path,
-				  part->name);
+			log_unreadable(image, part->name, -errno);
 			return RESULT_FAILED;
 		}
 		if (!n)
@@ -77,7 +89,8 @@ static int check_part(const struct image *image, const struct image_part *part)
 		len += (uint64_t)n;
 		XXH3_64bits_update(state, buf, (size_t)n);
 	}
-	if (len == part->size && XXH3_64bits_digest(state) == part->xxh3)
+	if ((uint64_t)st.st_size == part->size && len == part->size &&
+	    XXH3_64bits_digest(state) == part->xxh3)
 		return 0;
 	log_error("%s: %s is damaged: its checksum or length is wrong",
 		  image->path, part->name);
@@ -312,16 +325,14 @@ struct image *image_close(struct image *image)
 static int open_pages_file(const struct image *image, const char *name,
 			   uint64_t len)
 {
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int fd = io_open_regular(image->dir_fd, name);
 	struct stat st;
 
-	fd = openat(image->dir_fd, name,
-		    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st)) {
-		log_error("%s: cannot open %s: %m", image->path, name);
+		log_unreadable(image, name, fd < 0 ? fd : -errno);
 		return -EBADMSG;
 	}
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != len) {
+	if ((uint64_t)st.st_size != len) {
 		log_error(
 			"%s: %s is damaged: it is %llu bytes long, and not %llu",
 			image->path, name, (unsigned long long)st.st_size,
@@ -399,10 +410,11 @@ int image_open_core(const struct image *image, struct image_frame *frame)
 
 int image_read_device_state(const struct image *image, char **data, size_t *len)
 {
-	int r = io_read_file(image->dir_fd, IMAGE_DEVICE_STATE, GIB, data, len);
+	int r = io_read_regular(image->dir_fd, IMAGE_DEVICE_STATE, GIB, data,
+				len);
 
 	if (!r)
 		return 0;
-	log_errno(r, "%s: cannot read %s: %m", image->path, IMAGE_DEVICE_STATE);
+	log_unreadable(image, IMAGE_DEVICE_STATE, r);
 	return RESULT_FAILED;
 }

@@ -81,8 +81,8 @@ int record_read(struct record *record, int dir_fd, const char *name,
 	int r;
 
 	*record = (struct record){};
-	r = io_read_file(dir_fd, name, RECORD_MAX, (char **)&record->data,
-			 &record->len);
+	r = io_read_regular(dir_fd, name, RECORD_MAX, (char **)&record->data,
+			    &record->len);
 	if (r)
 		return r;
 	if (!read_u32(record, &found) || found != magic) {

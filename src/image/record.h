@@ -35,7 +35,8 @@ int record_init(struct record *record, uint32_t magic);
 /* Appends one message. -ENOMEM, -EMSGSIZE from 2 GiB on. */
 int record_append(struct record *record, const ProtobufCMessage *message);
 
-/* Reads a record file of at most 1 GiB. -EBADMSG: its magic is another. */
+/* Reads a record file of at most 1 GiB. -EBADMSG: its magic is another; others
+ * as io_read_regular(). */
 int record_read(struct record *record, int dir_fd, const char *name,
 		uint32_t magic);
 

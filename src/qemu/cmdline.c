@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "base/util.h"
 
 /* All of QEMU 5.0 to 10.2 that take no value (qemu-options.hx). */
@@ -241,6 +242,30 @@ static bool is_plain(const char *text)
 	return *text && !text[strspn(text, plain)];
 }
 
+static bool is_printable(const char *text)
+{
+	_cleanup_free_ char *copy = strdup(text);
+
+	return copy && !strcmp(text_make_printable(copy), text);
+}
+
+/* $'…', which bash, zsh and ksh know, and sh does not. */
+static void put_escaped(FILE *out, const char *text)
+{
+	fputs("$'", out);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c < ' ' || c >= 0x7f)
+			fprintf(out, "\\%03o", c);
+		else if (c == '\'' || c == '\\')
+			fprintf(out, "\\%c", c);
+		else
+			fputc(c, out);
+	}
+	fputc('\'', out);
+}
+
 static void put_quoted(FILE *out, const char *text)
 {
 	if (is_plain(text)) {
@@ -254,6 +279,15 @@ static void put_quoted(FILE *out, const char *text)
 		fputc(*text, out);
 	}
 	fputc('\'', out);
+}
+
+/* What would drive the terminal is not to reach it. */
+static void put_shown(FILE *out, const char *text)
+{
+	if (is_printable(text))
+		put_quoted(out, text);
+	else
+		put_escaped(out, text);
 }
 
 char *cmdline_quote(const char *word)
@@ -282,14 +316,14 @@ char *cmdline_print(const struct cmdline *line)
 	out = open_memstream(&text, &len);
 	if (!out)
 		return NULL;
-	put_quoted(out, line->program);
+	put_shown(out, line->program);
 	for (size_t i = 0; i < line->n_options; i++) {
 		fputs(" \\\n  -", out);
-		put_quoted(out, line->options[i].name);
+		put_shown(out, line->options[i].name);
 		if (!line->options[i].value)
 			continue;
 		fputc(' ', out);
-		put_quoted(out, line->options[i].value);
+		put_shown(out, line->options[i].value);
 	}
 	if (fclose(out)) {
 		free(text);

@@ -73,5 +73,5 @@ char **cmdline_to_argv(const struct cmdline *line);
 /* A word as one types it in a shell; to be freed. */
 char *cmdline_quote(const char *word);
 
-/* As one types it in a shell, an option a line; to be freed. */
+/* As one types it in a shell, an option a line, and printable; to be freed. */
 char *cmdline_print(const struct cmdline *line);

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/util.h"
 
 static char *dup_member(const json_t *object, const char *key)
 {
@@ -207,7 +208,7 @@ void disks_look(struct disks *disks)
 			continue;
 		disk->size = st.stx_size;
 		disk->mtime_ns =
-			st.stx_mtime.tv_sec * 1000000000 + st.stx_mtime.tv_nsec;
+			time_to_ns(st.stx_mtime.tv_sec, st.stx_mtime.tv_nsec);
 	}
 }
 

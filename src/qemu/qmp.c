@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "qemu/qmp.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "base/util.h"
 #include "qemu/qmpsock.h"
 
@@ -36,14 +38,14 @@ static int fail(struct qmp *qmp, int err, const char *fmt, ...)
 static int fail(struct qmp *qmp, int err, const char *fmt, ...)
 {
 	va_list args;
-	char *c;
 
 	va_start(args, fmt);
 	vsnprintf(qmp->error, sizeof(qmp->error), fmt, args);
 	va_end(args);
-	for (c = qmp->error; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
+	for (char *c = qmp->error; *c; c++)
+		if (isspace((unsigned char)*c))
 			*c = ' ';
+	text_make_printable(qmp->error);
 	return err;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "base/text.h"
 #include "base/util.h"
 
 int vm_strings_add(struct vm_strings *list, const char *fmt, ...)
@@ -60,6 +61,7 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status)
 		return bad_answer("query-status");
 	status->running = running;
 	snprintf(status->state, sizeof(status->state), "%s", state);
+	text_make_printable(status->state);
 	return 0;
 }
 

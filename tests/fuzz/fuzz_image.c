@@ -7,7 +7,7 @@
 
 #include "base/util.h"
 #include "cmd/cmd.h"
-#include "flow/convert.h"
+#include "flow/convert_formats.h"
 #include "image/reader.h"
 #include "image_input.h"
 #include "snapuffd/image-format.h"
@@ -109,8 +109,11 @@ static void convert(const struct image *image)
 	}
 	snprintf(out, sizeof(out), "%s/out", fuzz_dir_path());
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
-		flow_convert(image, formats[i], out);
-		unlink(out);
+		struct output output = OUTPUT_INIT;
+
+		fuzz_require(!output_open(&output, out));
+		convert_image(image, formats[i], out, &output);
+		output_discard(&output);
 	}
 }
 

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "unit.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bitmap.h"
 #include "base/histogram.h"
+#include "base/io.h"
 #include "base/page.h"
+#include "base/text.h"
 #include "base/util.h"
 
 /* The same operations on an array of bytes, the obvious way. */
@@ -119,6 +125,76 @@ static void histogram_buckets_follow_one_another(void **state)
 			    histogram_bucket_limit(i - 1));
 }
 
+static void what_drives_a_terminal_is_not_printed(void **state)
+{
+	static const struct {
+		const char *from, *to;
+	} texts[] = {
+		{ "pc.ram", "pc.ram" },
+		{ "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80",
+		  "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x98\x80" },
+		{ "\x1b[2J\r\n\t\x7f", "?[2J????" },
+		/* CSI as C1, in UTF-8 and as a byte */
+		{ "\xc2\x9b"
+		  "2J",
+		  "??2J" },
+		{ "\x9b"
+		  "2J",
+		  "?2J" },
+		{ "\xe2\x80\xae"
+		  "cba",
+		  "???cba" },
+		/* cut short, too long, a surrogate, too high */
+		{ "a\xe2\x82", "a??" },
+		{ "\xc0\xaf", "??" },
+		{ "\xe0\x80\xaf", "???" },
+		{ "\xed\xa0\x80", "???" },
+		{ "\xf4\x90\x80\x80", "????" },
+	};
+	char text[64];
+
+	(void)state;
+	assert_null(text_make_printable(NULL));
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		strcpy(text, texts[i].from);
+		assert_string_equal(text_make_printable(text), texts[i].to);
+	}
+}
+
+static void only_regular_files_are_opened(void **state)
+{
+	char dir[] = "/tmp/snapuffd-io-XXXXXX", command[128];
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(
+		command, sizeof(command),
+		"cd %s && echo x >file && ln -s file link && mkfifo fifo && mkdir dir",
+		dir);
+	assert_int_equal(system(command), 0);
+	fd = open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(io_open_regular(fd, "link"), -EMEDIUMTYPE);
+	assert_int_equal(io_open_regular(fd, "fifo"), -EMEDIUMTYPE);
+	assert_int_equal(io_open_regular(fd, "dir"), -EMEDIUMTYPE);
+	assert_int_equal(io_open_regular(fd, "none"), -ENOENT);
+	assert_int_equal(io_open_regular(AT_FDCWD, "/dev/zero"), -EMEDIUMTYPE);
+	close(io_open_regular(fd, "file"));
+	close(fd);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
+static void times_have_limits(void **state)
+{
+	(void)state;
+	assert_true(time_to_ns(1, 5) == 1000000005);
+	assert_true(time_to_ns(-1, 5) == -999999995);
+	assert_true(time_to_ns(INT64_MAX, 0) == INT64_MAX);
+	assert_true(time_to_ns(9223372036, 999999999) == INT64_MAX);
+	assert_true(time_to_ns(INT64_MIN, 0) == INT64_MIN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -126,6 +202,9 @@ int main(void)
 		cmocka_unit_test(pages_with_data_are_found),
 		cmocka_unit_test(histogram_is_right_within_its_step),
 		cmocka_unit_test(histogram_buckets_follow_one_another),
+		cmocka_unit_test(what_drives_a_terminal_is_not_printed),
+		cmocka_unit_test(only_regular_files_are_opened),
+		cmocka_unit_test(times_have_limits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -556,7 +556,6 @@ static void the_core_is_a_sparse_copy(void **state)
 	struct fixture *f = *state;
 	_cleanup_free_ char *from = NULL, *to = NULL;
 	size_t from_len, to_len;
-	struct image *image;
 	char path[128];
 	struct sample s;
 	int fd;
@@ -564,9 +563,7 @@ static void the_core_is_a_sparse_copy(void **state)
 	sample_init(&s, f);
 	write_image(f, &s.process);
 	snprintf(path, sizeof(path), "%s/core", f->top);
-	assert_int_equal(image_open(&image, f->dir), 0);
-	assert_int_equal(flow_convert(image, CONVERT_CORE, path), 0);
-	image_close(image);
+	assert_int_equal(flow_convert(f->dir, CONVERT_CORE, path), 0);
 	from = content_of(f->dir, IMAGE_CORE, &from_len);
 	to = content_of(f->top, "core", &to_len);
 	assert_int_equal(to_len, from_len);
@@ -582,7 +579,6 @@ static void the_core_streams_with_its_zeros(void **state)
 	struct fixture *f = *state;
 	_cleanup_free_ char *from = NULL, *to = NULL;
 	size_t from_len, to_len;
-	struct image *image;
 	struct sample s;
 	int fds[2], status;
 	pid_t pid;
@@ -594,8 +590,7 @@ static void the_core_streams_with_its_zeros(void **state)
 	pid = fork();
 	if (!pid) {
 		dup2(fds[1], STDOUT_FILENO);
-		_exit(image_open(&image, f->dir) ||
-		      flow_convert(image, CONVERT_CORE, "-"));
+		_exit(flow_convert(f->dir, CONVERT_CORE, "-"));
 	}
 	close(fds[1]);
 	assert_int_equal(io_read_all(fds[0], GIB, &to, &to_len), 0);
@@ -620,14 +615,10 @@ static void a_damaged_core_is_not_converted(void **state)
 	snprintf(path, sizeof(path), "%s/" IMAGE_CORE, f->dir);
 	snprintf(out, sizeof(out), "%s/core", f->top);
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		struct image *image;
-
 		flip(path, places[i]);
-		assert_int_equal(image_open(&image, f->dir), 0);
-		assert_int_equal(flow_convert(image, CONVERT_CORE, out),
+		assert_int_equal(flow_convert(f->dir, CONVERT_CORE, out),
 				 RESULT_FAILED);
 		assert_int_equal(access(out, F_OK), -1);
-		image_close(image);
 		flip(path, places[i]);
 	}
 }
@@ -641,16 +632,13 @@ static void raw_files_are_named_by_address(void **state)
 		      { "404000-409000.raw", 0, 5 },
 		      { "409000-40c000.raw", 5, 3 } };
 	struct fixture *f = *state;
-	struct image *image;
 	char path[128];
 	struct sample s;
 
 	sample_init(&s, f);
 	write_image(f, &s.process);
 	snprintf(path, sizeof(path), "%s/raw", f->top);
-	assert_int_equal(image_open(&image, f->dir), 0);
-	assert_int_equal(flow_convert(image, CONVERT_RAW, path), 0);
-	image_close(image);
+	assert_int_equal(flow_convert(f->dir, CONVERT_RAW, path), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		size_t len;
 		_cleanup_free_ char *data =
