@@ -11,9 +11,9 @@
 #include "qemu/vm.h"
 #include "sys/sched.h"
 
-/* How long QEMU may take to answer `cont` on the way out, twice; after that it
- * is the keeper who tries. */
-#define CONT_TIMEOUT_MS 300u
+/* How long QEMU may take to answer `cont` on the way out; after that it is the
+ * keeper who tries. */
+#define CONT_TIMEOUT_MS 600u
 
 /* For the last call: it should not be given up for the slowness of those
  * before. */

@@ -76,9 +76,9 @@ int vm_cont(struct qmp *qmp, unsigned timeout_ms)
 
 	qmp_set_timeout(qmp, timeout_ms);
 	r = qmp_execute(qmp, "cont", NULL, NULL);
-	/* When QEMU said no, asking again won't help; when the dialogue is
-	 * broken, the connection may still carry a command. */
-	if (r && r != -EREMOTEIO && qmp_fd(qmp) >= 0 &&
+	/* When QEMU said no, or does not answer, asking again won't help; when
+	 * the dialogue is broken, the connection may still carry a command. */
+	if (r && r != -EREMOTEIO && r != -ETIMEDOUT && qmp_fd(qmp) >= 0 &&
 	    !qmp_rescue_cont(qmp_fd(qmp), timeout_ms))
 		return 0;
 	return r;

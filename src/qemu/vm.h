@@ -36,13 +36,14 @@ int vm_query_status(struct qmp *qmp, struct vm_status *status);
 /*
  * For a VM that runs. Returns when the vCPUs stand and block I/O is drained
  * and flushed. A stop that failed without QEMU's refusal may still come to
- * pass: `cont` is due after it in any case. Does not log: qmp_error() tells why.
+ * pass: `cont` is due after it in any case. Does not log: qmp_error() tells
+ * why.
  */
 int vm_stop(struct qmp *qmp);
 
 /*
- * Tries by all means, also on a connection that has failed, each for
- * `timeout_ms`. -EREMOTEIO when QEMU has refused; does not log: qmp_error()
+ * Waits for the answer for `timeout_ms`. Tries also on a connection that has
+ * failed. -EREMOTEIO when QEMU has refused; does not log: qmp_error()
  * tells why.
  */
 int vm_cont(struct qmp *qmp, unsigned timeout_ms);
