@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that the guest gives back while it is captured: balloon, free-page
-reporting, virtio-mem; and memory that is plugged in. The snapshot is right, or
-the dump ends with exit code 4.
+reporting. The snapshot is right, or the dump ends with exit code 4.
 
 What is given back after the instant matters at it: a program in the guest
 (tests/guest/shed.c) holds it until the balloon moves, and looks at it again in
@@ -12,7 +11,6 @@ import json
 import re
 import shlex
 import subprocess
-import time
 
 import pytest
 from harness import cli, host
