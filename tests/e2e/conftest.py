@@ -78,6 +78,8 @@ def targets():
 
 @pytest.fixture(scope="session")
 def victim_exe(tmp_path_factory):
+    if path := os.environ.get("SNAPUFFD_VICTIM"):
+        return Path(path)
     if not shutil.which("cc"):
         pytest.skip("cc is not installed")
     return victim.build(tmp_path_factory.mktemp("victim"))

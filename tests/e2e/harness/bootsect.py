@@ -182,9 +182,14 @@ def tsc_hz():
 
 def first_words(path, guest_spec):
     """The step numbers in memory, a file of the guest's RAM from 0 on."""
+    return words(path, n_pages(guest_spec))
+
+
+def words(path, n):
+    """The same of `n` pages."""
     found = []
     with open(path, "rb") as ram:
-        for page in range(n_pages(guest_spec)):
+        for page in range(n):
             ram.seek(BASE + page * PAGE_LEN)
             found.append(int.from_bytes(ram.read(4), "little"))
     return found
@@ -221,4 +226,4 @@ def ram_of(guest):
 
 __all__ = ["BootSector", "Line", "first_words", "n_pages", "next_step", "parse",
            "ram_of", "spec", "torn_pages", "tsc_hz",
-           "why_no_kvm"]  # fmt: skip
+           "why_no_kvm", "words"]  # fmt: skip
