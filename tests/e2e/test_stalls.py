@@ -100,7 +100,7 @@ def test_stopped_in_the_capture(writer, out, options):
     with survives(target):
         with cli.Running(*arguments(target, out, *SLOW, *options)) as running:
             wait_until_captured(running, target, out)
-            running.signal(signal.SIGSTOP)
+            os.kill(running.engine(), signal.SIGSTOP)
             running.wait(timeout=60).expect_error(cli.FAILED, "stopped")
         assert_nothing_left(out)
     assert_next_succeeds(target, out)
@@ -117,7 +117,7 @@ def stop_in_a_pause(target, out, *options):
     with cli.Running(*arguments(target, out, *options)) as running:
         while running.process.poll() is None:
             if is_traced(target.pid):
-                running.signal(signal.SIGSTOP)
+                os.kill(running.engine(), signal.SIGSTOP)
                 break
         held = is_traced(target.pid)
         # The one that stands may not be ours: a keeper has the main thread,
@@ -340,10 +340,13 @@ def test_vm_dump_that_does_not_wake(guest, out):
             "--exec-frozen-timeout", 2,
         )) as running:  # fmt: skip
             guest.wait("pause", lambda: guest.status() == "paused")
-            attach(running.pid)
+            engine = running.engine()
+            attach(engine)
             since = time.monotonic()
             guest.wait("end of the pause", lambda: guest.status() == "running")
             stood_ms = 1000 * (time.monotonic() - since)
+            # Who traces it hears of its end first.
+            os.waitpid(engine, WALL)
             result = running.wait(timeout=60)
         assert result.code == -signal.SIGKILL, result.err
         assert "the dump was killed" in result.err
