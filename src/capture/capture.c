@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "sys/pidfd.h"
+#include "sys/procfs.h"
 #include "sys/uffd.h"
 
 /* Whoever holds it keeps the fault thread waiting, and must get on. */
@@ -250,29 +251,77 @@ int capture_run(struct capture *capture)
 	return 0;
 }
 
-/* All protection goes; who waits in it runs on. The target may be dead. */
+static void unregister_region(const struct region *region)
+{
+	struct range rest = region->desc.range;
+	struct region_part part;
+
+	while (region_next_part(region, &rest, &part))
+		uffd_unregister(
+			region->space->desc.uffd,
+			(struct range){ part.addr,
+					part.addr + range_len(part.range) });
+}
+
+static bool has_part_in(const struct capture *capture,
+			const struct space *space, struct range mapping)
+{
+	for (unsigned i = 0; i < capture->n_regions; i++) {
+		const struct region *region = capture->regions[i];
+		struct range rest = region->desc.range;
+		struct region_part part;
+
+		while (region->space == space &&
+		       region_next_part(region, &rest, &part))
+			if (range_overlaps(
+				    mapping,
+				    (struct range){
+					    part.addr,
+					    part.addr +
+						    range_len(part.range) }))
+				return true;
+	}
+	return false;
+}
+
+/* Of a process whole mappings are registered, and must go as they are: a part
+ * would split one. */
+static void unregister_mappings(const struct capture *capture,
+				const struct space *space)
+{
+	_cleanup_close_ int proc_fd = procfs_open(space->desc.pid);
+	struct proc_maps maps = {};
+
+	if (proc_fd < 0 || procfs_read_maps(proc_fd, &maps))
+		return;
+	for (size_t i = 0; i < maps.n_maps; i++)
+		if (has_part_in(capture, space, maps.maps[i].range))
+			uffd_unregister(space->desc.uffd, maps.maps[i].range);
+	proc_maps_deinit(&maps);
+}
+
+/*
+ * All protection goes; who waits in it runs on. The target may be dead. Closing
+ * the descriptor does it all at once; but not if a child has inherited it, by a
+ * fork while it was in the target.
+ */
 static void disarm(struct capture *capture)
 {
 	for (unsigned i = 0; i < capture->n_regions; i++) {
 		struct region *region = capture->regions[i];
-		struct range rest = region->desc.range;
-		struct region_part part;
 
-		/* Closing the descriptor does it all at once, and in whole
-		 * mappings; but not if a child has inherited it. */
-		if (!region->registered || capture->config.registered_by_caller)
-			continue;
+		if (region->registered && !capture->config.registered_by_caller)
+			unregister_region(region);
 		region->registered = false;
-		while (region_next_part(region, &rest, &part))
-			uffd_unregister(
-				region->space->desc.uffd,
-				(struct range){
-					part.addr,
-					part.addr + range_len(part.range) });
 	}
 	for (unsigned i = 0; i < capture->n_spaces; i++) {
-		close_fd(&capture->spaces[i]->info_fd);
-		close_fd(&capture->spaces[i]->desc.uffd);
+		struct space *space = capture->spaces[i];
+
+		if (capture->config.registered_by_caller &&
+		    space->desc.uffd >= 0)
+			unregister_mappings(capture, space);
+		close_fd(&space->info_fd);
+		close_fd(&space->desc.uffd);
 	}
 	watch_end(capture->config.watch, WATCH_FAULTS);
 }
