@@ -118,6 +118,7 @@ def held_by(pid):
 
 
 KEPT = {PTRACE, WRITE, "cap_sys_nice"}
+FINDS = {PTRACE, WRITE, READ}
 
 
 @pytest.mark.parametrize("kind", ["vm", "process"])
@@ -145,7 +146,9 @@ def test_what_is_kept(guests, start, out, kind):
             assert caps in (kept, set()), (name, caps - kept)
         for keeper in process.children(engine):
             for name, caps in held_by(keeper).values():
-                assert not caps, (name, caps)
+                # It may have to find the monitor again.
+                finds = name.startswith("snapuffd-keep") and kind == "vm"
+                assert caps == (FINDS if finds else set()), (name, caps)
         if kind == "vm":
             assert process.children(engine)
         dump.resume()

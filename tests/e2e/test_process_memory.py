@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from harness import cli, host, process, victim
+from harness import cli, host, inject, process, procstate, victim
 from harness.core import Core
 
 KINDS = ("unmap", "free", "discard", "holes", "grow", "remap", "punch",
@@ -268,6 +268,48 @@ def test_a_child_between_infection_and_first_stop(targets, out, options):
             break
     # Now and then it is forked too late, and is held back.
     assert n_told
+
+
+HEIR = """
+import os, threading, time
+
+memory = bytearray(b"A" * (16 << 20))
+
+def has_uffd():
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if "userfaultfd]" in os.readlink(f"/proc/self/fd/{fd}"):
+                return True
+        except OSError:
+            pass
+    return False
+
+def fork():
+    print("ready", flush=True)
+    while not has_uffd():
+        pass
+    if os.fork():
+        print("forked", flush=True)
+    else:
+        time.sleep(600)
+
+threading.Thread(target=fork).start()
+time.sleep(600)
+"""
+
+
+def test_a_child_that_inherits_the_descriptor(targets, out):
+    """It is forked while the userfaultfd is in the target: closing ours does
+    not end it, and the target must be let go all the same."""
+    target = targets.start(["/usr/bin/python3", "-c", HEIR], "^ready$")
+    result, _ = inject.run("infect-take-uffd:stall=1", "dump", "--pid",
+                           target.pid, "--out", out)  # fmt: skip
+    result.expect(cli.DONE)
+    target.wait_line("^forked$")
+    (child,) = process.children(target.pid)
+    assert any("userfaultfd]" in link
+               for link in procstate.capture(child).fds.values())  # fmt: skip
+    process.assert_clean(target.pid)
 
 
 def read_pair(image, core):
