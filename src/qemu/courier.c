@@ -20,6 +20,7 @@
 #include "qemu/find.h"
 #include "qemu/libvirt.h"
 #include "qemu/qmp.h"
+#include "sys/caps.h"
 #include "sys/fdpass.h"
 #include "sys/pidfd.h"
 #include "sys/procfs.h"
@@ -350,6 +351,17 @@ static __attribute__((noreturn)) void carry(int sock, int report_fd,
 	_exit(0);
 }
 
+/* What finding the monitor of another user's process takes. */
+static void drop_capabilities(void)
+{
+	static const cap_value_t keep[] = { CAP_SYS_PTRACE, CAP_DAC_OVERRIDE,
+					    CAP_DAC_READ_SEARCH };
+	int r = caps_reduce(keep, ARRAY_SIZE(keep));
+
+	if (r)
+		log_errno(r, "libvirt: cannot drop capabilities: %m");
+}
+
 /*
  * The VM may be stopped when a courier dies, and nobody else could have it
  * continued. So the process that we start does nothing but put another into
@@ -365,6 +377,7 @@ static __attribute__((noreturn)) void run_depot(int sock, int report_fd,
 	ignore_signals();
 	prctl(PR_SET_NAME, "snapuffd-depot");
 	leave_stdio();
+	drop_capabilities();
 	for (unsigned n = 0; n < COURIERS_MAX; n++) {
 		pid_t pid = fork();
 

@@ -215,18 +215,25 @@ static const char *backing_format(const char *format)
 		       : format;
 }
 
+/* QEMU would open and cut what is there. */
+static int check_is_new(const struct overlays *overlays,
+			const struct overlay *overlay)
+{
+	struct stat st;
+
+	if (fstatat(overlay->dir_fd, file_name(overlay->path), &st,
+		    AT_SYMLINK_NOFOLLOW))
+		return 0;
+	return log_errno(-EEXIST, "pid %d: overlay %s of disk %s: %m",
+			 overlays->pid, overlay->path, overlay->disk->device);
+}
+
 static int create_file(struct overlays *overlays, struct overlay *overlay)
 {
 	const struct disk *disk = overlay->disk;
-	struct stat st;
 	int r;
 
 	INJECT_HERE("overlay-create");
-	/* QEMU would open and cut what is there. */
-	if (!fstatat(overlay->dir_fd, file_name(overlay->path), &st,
-		     AT_SYMLINK_NOFOLLOW))
-		return log_errno(-EEXIST, "pid %d: overlay %s of disk %s: %m",
-				 overlays->pid, overlay->path, disk->device);
 	overlay->created = true;
 	r = create(overlays, overlay,
 		   json_pack("{s:s, s:s, s:i}", "driver", "file", "filename",
@@ -268,7 +275,9 @@ int overlays_create(struct overlays *overlays)
 {
 	int r = 0;
 
-	if (overlays->n_overlays)
+	for (size_t i = 0; !r && i < overlays->n_overlays; i++)
+		r = check_is_new(overlays, &overlays->overlays[i]);
+	if (!r && overlays->n_overlays)
 		dismiss_leavings(overlays);
 	for (size_t i = 0; !r && i < overlays->n_overlays; i++)
 		r = create_file(overlays, &overlays->overlays[i]);
