@@ -27,6 +27,8 @@
 #include "sys/pagemap.h"
 #include "sys/uffd.h"
 
+#define SHORT_RANGE PMD_SIZE
+
 /* How often to look for pages that were swapped out again. */
 #define MAX_TOUCHES 100
 
@@ -68,6 +70,15 @@ static void mark(struct region *region, uint64_t start, uint64_t end)
 		bitmap_set_range(&region->backed, first, last);
 }
 
+/* Where what begins at `data` ends, or -1. To find the next hole the kernel
+ * looks at all pages before it, however far that is: of a short range each is
+ * looked at by itself. */
+static off_t find_hole(int fd, off_t data, uint64_t len)
+{
+	return len <= SHORT_RANGE ? data + (off_t)PAGE_SIZE
+				  : lseek(fd, data, SEEK_HOLE);
+}
+
 static void mark_data(struct region *region, struct range range)
 {
 	const struct region_desc *desc = &region->desc;
@@ -80,7 +91,8 @@ static void mark_data(struct region *region, struct range range)
 
 		if (data < 0 && errno == ENXIO)
 			return;
-		hole = data < 0 ? -1 : lseek(desc->fd, data, SEEK_HOLE);
+		hole = data < 0 ? -1
+				: find_hole(desc->fd, data, range.end - at);
 		if (hole <= data) {
 			/* Cannot tell: read all of it. */
 			data = (off_t)(at + to_file);

@@ -134,7 +134,7 @@ def test_dump_of_a_clone(guests, clones, out, tmp_path):
     second = tmp_path / "second"
     clone = clones(source.spec, out)
     cli.run("dump", "--pid", clone.pid, "--out", second).expect_error(
-        cli.REFUSED, "anonymous, memfd, tmpfs"
+        cli.REFUSED, "memfd, tmpfs or hugetlbfs"
     )
     clone.wait_checks(1)
     with host.tmpfs("size=512M") as shm:
