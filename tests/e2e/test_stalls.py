@@ -114,18 +114,19 @@ def is_traced(pid):
 
 def stop_in_a_pause(target, out, *options):
     """False: it was over before it could be caught."""
+    held = False
     with cli.Running(*arguments(target, out, *options)) as running:
-        while running.process.poll() is None:
-            if is_traced(target.pid):
+        while running.process.poll() is None and not held:
+            if not is_traced(target.pid):
+                continue
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(running.engine(), signal.SIGSTOP)
-                break
-        held = is_traced(target.pid)
-        # The one that stands may not be ours: a keeper has the main thread,
-        # for less time than this takes.
-        time.sleep(0.2)
-        held = held and is_traced(target.pid)
-        if not held:
-            running.resume()
+            # The one that stands may not be ours: a keeper has the main
+            # thread, for less time than this takes.
+            time.sleep(0.05)
+            held = is_traced(target.pid)
+            if not held:
+                running.resume()
         result = running.wait(timeout=60)
     if held:
         assert result.code == cli.FAILED, result.err
