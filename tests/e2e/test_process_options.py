@@ -238,15 +238,30 @@ def test_memory_that_makes_the_pause_long_is_told(start, out, disk, n_mib):
 
 
 def starve(pid, tid):
-    """Pins one thread to a processor on which somebody else runs all the time,
-    and it only when nobody else does."""
+    """Pins one thread to a processor on which a real-time process runs all the
+    time, and has it run only when nobody else does."""
     os.sched_setaffinity(tid, {0})
     os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
     return subprocess.Popen(
         ["/usr/bin/python3", "-c", "while True: pass"],
         preexec_fn=lambda: (os.sched_setaffinity(0, {0}),
-                            os.setpriority(os.PRIO_PROCESS, 0, -20)),
+                            os.sched_setscheduler(0, os.SCHED_FIFO,
+                                                  os.sched_param(1))),
     )  # fmt: skip
+
+
+def dump_starved(target, tid, out):
+    """The kernel gives it some time now and then; what the dump said."""
+    hog = starve(target.pid, tid)
+    try:
+        with cli.Running("dump", "--pid", target.pid, "--out", out,
+                         "--max-pause", "50", "--retries", "100") as dump:  # fmt: skip
+            time.sleep(2)
+            hog.kill()
+            return dump.wait().expect(cli.DONE).err
+    finally:
+        hog.kill()
+        hog.wait()
 
 
 def test_a_starved_thread_is_worth_another_attempt(start, judge, out):
@@ -256,22 +271,16 @@ def test_a_starved_thread_is_worth_another_attempt(start, judge, out):
         pytest.skip("one processor only")
     target = start("journal=2")
     tid = max(process.tids(target.pid))
-    hog = starve(target.pid, tid)
-    try:
-        with cli.Running("dump", "--pid", target.pid, "--out", out,
-                         "--max-pause", "50", "--retries", "100") as dump:  # fmt: skip
-            time.sleep(2)
-            hog.kill()
-            result = dump.wait().expect(cli.DONE)
-    finally:
-        hog.kill()
-        hog.wait()
-    assert f"thread {tid} did not stop in 50 ms" in result.err
-    assert "no processor" in result.err and "trying again" in result.err
+    for _ in range(5):
+        shutil.rmtree(out, ignore_errors=True)
+        said = dump_starved(target, tid, out)
+        if said:
+            break
+    assert f"thread {tid} did not stop in 50 ms" in said
+    assert "no processor" in said and "trying again" in said
     judge(out / "memory.core")
     process.assert_clean(target.pid)
     target.command("check")
-
 
 
 # what is in the core
