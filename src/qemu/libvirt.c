@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,7 @@ struct library {
 	__typeof__(virDomainIsActive) *domain_is_active;
 	__typeof__(virDomainGetJobInfo) *domain_get_job_info;
 	__typeof__(virDomainFree) *domain_free;
+	__typeof__(virGetLastError) *get_last_error;
 	__typeof__(virGetLastErrorMessage) *get_last_error_message;
 	__typeof__(virSetErrorFunc) *set_error_func;
 	__typeof__(virDomainQemuMonitorCommandWithFiles) *command_with_files;
@@ -80,6 +82,7 @@ static int load_library(struct library *lib)
 		{ "virDomainIsActive", &lib->domain_is_active },
 		{ "virDomainGetJobInfo", &lib->domain_get_job_info },
 		{ "virDomainFree", &lib->domain_free },
+		{ "virGetLastError", &lib->get_last_error },
 		{ "virGetLastErrorMessage", &lib->get_last_error_message },
 		{ "virSetErrorFunc", &lib->set_error_func },
 		{ "virDomainQemuMonitorCommandWithFiles",
@@ -265,6 +268,16 @@ int libvirt_reopen(struct libvirt *libvirt)
 	return -ENOTCONN;
 }
 
+/* By the last error: what the daemon says of itself is of other domains. A
+ * connection may be taken for alive for a moment after it has failed. */
+static bool is_disconnected(const struct libvirt *libvirt)
+{
+	const virError *error = libvirt->lib.get_last_error();
+
+	return !error || error->domain == VIR_FROM_RPC ||
+	       libvirt->lib.connect_is_alive(libvirt->connection) != 1;
+}
+
 int libvirt_command(struct libvirt *libvirt, const char *command, int fd,
 		    char **answer)
 {
@@ -278,8 +291,7 @@ int libvirt_command(struct libvirt *libvirt, const char *command, int fd,
 	if (r >= 0)
 		return 0;
 	keep_error(libvirt);
-	return lib->connect_is_alive(libvirt->connection) == 1 ? -EREMOTEIO
-							       : -ENOTCONN;
+	return is_disconnected(libvirt) ? -ENOTCONN : -EREMOTEIO;
 }
 
 const char *libvirt_error(const struct libvirt *libvirt)

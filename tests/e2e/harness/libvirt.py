@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from . import host
 from .clone import Ended
 from .guest import Guest, GuestError, GuestSpec
 
@@ -49,6 +51,11 @@ def virsh(*args, check=True, timeout=FIRST_START):
     return done.stdout.strip() if check else done
 
 
+def answers(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
 class Daemons:
     """virtlogd and libvirtd, for as long as the tests need them."""
 
@@ -60,6 +67,7 @@ class Daemons:
             pytest.skip("a libvirtd runs already, which is not ours to kill")
         self._dev = tempfile.mkdtemp(prefix="snapuffd-dev-")
         self._logger = self._start("virtlogd")
+        host.wait_for(lambda: answers("/run/libvirt/virtlogd-sock"))
         self.start()
 
     def _start(self, name):
