@@ -263,29 +263,24 @@ static void unregister_region(const struct region *region)
 					part.addr + range_len(part.range) });
 }
 
-static bool has_part_in(const struct capture *capture,
-			const struct space *space, struct range mapping)
+/* The first mapping that ends behind `addr`. */
+static size_t first_behind(const struct proc_maps *maps, uint64_t addr)
 {
-	for (unsigned i = 0; i < capture->n_regions; i++) {
-		const struct region *region = capture->regions[i];
-		struct range rest = region->desc.range;
-		struct region_part part;
+	size_t low = 0, high = maps->n_maps;
 
-		while (region->space == space &&
-		       region_next_part(region, &rest, &part))
-			if (range_overlaps(
-				    mapping,
-				    (struct range){
-					    part.addr,
-					    part.addr +
-						    range_len(part.range) }))
-				return true;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (maps->maps[middle].range.end <= addr)
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return false;
+	return low;
 }
 
 /* Of a process whole mappings are registered, and must go as they are: a part
- * would split one. */
+ * would split one. For one that has gone already that does nothing. */
 static void unregister_mappings(const struct capture *capture,
 				const struct space *space)
 {
@@ -294,9 +289,22 @@ static void unregister_mappings(const struct capture *capture,
 
 	if (proc_fd < 0 || procfs_read_maps(proc_fd, &maps))
 		return;
-	for (size_t i = 0; i < maps.n_maps; i++)
-		if (has_part_in(capture, space, maps.maps[i].range))
-			uffd_unregister(space->desc.uffd, maps.maps[i].range);
+	for (unsigned k = 0; k < capture->n_regions; k++) {
+		const struct region *region = capture->regions[k];
+		struct range rest = region->desc.range;
+		struct region_part part;
+
+		while (region->space == space &&
+		       region_next_part(region, &rest, &part)) {
+			uint64_t end = part.addr + range_len(part.range);
+
+			for (size_t i = first_behind(&maps, part.addr);
+			     i < maps.n_maps && maps.maps[i].range.start < end;
+			     i++)
+				uffd_unregister(space->desc.uffd,
+						maps.maps[i].range);
+		}
+	}
 	proc_maps_deinit(&maps);
 }
 

@@ -92,7 +92,6 @@ static void drop_capabilities(const struct charge *charge, bool has_taken)
 	else if (!charge->target->status.seccomp)
 		n--;
 	r = caps_reduce(keep, n);
-
 	if (r)
 		log_errno(r, "keeper: cannot drop capabilities: %m");
 }

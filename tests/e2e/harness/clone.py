@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from . import cli
+from . import cli, procstate
 from .guest import Guest
 
 
@@ -29,12 +29,7 @@ class Clone(Guest):
         return self.report["pid"]
 
     def alive(self):
-        """It is not our child: a zombie is as dead as can be."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except FileNotFoundError:
-            return False
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return procstate.is_alive(self.pid)
 
     def wait(self, what, probe, timeout=30):
         self.process = Ended(self)

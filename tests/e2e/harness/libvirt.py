@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from . import host
+from . import host, procstate
 from .clone import Ended
 from .guest import Guest, GuestError, GuestSpec
 
@@ -167,11 +167,7 @@ class Domain(Guest):
         return self._pid
 
     def alive(self):
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except FileNotFoundError:
-            return False
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
+        return procstate.is_alive(self.pid)
 
     def state(self):
         return virsh("domstate", self.name)

@@ -101,6 +101,15 @@ def settled(pid, patience=5.0):
         before = now
 
 
+def is_alive(pid):
+    """Of one that is no child of ours: a zombie is as dead as can be."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
 def is_registered(pid):
     """Whether a userfaultfd watches any memory of the process."""
     try:
