@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/text.h"
@@ -151,6 +152,8 @@ static int print_as_json(const struct image *image)
 		json_object_set_new(object, "was_running",
 				    json_boolean(machine->running));
 		json_object_set_new(object, "disks", disks_to_json(machine));
+		json_object_set_new(object, "domain_xml",
+				    json_boolean(machine->domain_xml));
 	} else {
 		process_to_json(object, &image->process);
 	}
@@ -220,6 +223,9 @@ static void print_as_text(const struct image *image)
 		       image->machine.running ? "running" : "paused");
 	else
 		process_print(&image->process);
+	if (image->machine.domain_xml)
+		printf("domain     its XML of libvirt, %zu bytes\n",
+		       strlen(image->machine.domain_xml));
 	stats_print(stdout, &image->stats);
 	if (image->stats.faults.n)
 		print_histogram(&image->stats.faults);

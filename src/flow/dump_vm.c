@@ -309,6 +309,8 @@ int dump_vm(const struct dump_options *options, struct watch *watch,
 	if (!r)
 		r = machine_gather(&machine, &target, qmp, &ram,
 				   status.running);
+	if (!r && options->courier)
+		machine.domain_xml = steal_ptr(options->courier->xml);
 	if (!r)
 		r = setup_check_kernel();
 	if (r)

@@ -187,6 +187,7 @@ static void wire_machine(struct wire *w, struct image_machine *machine,
 					    sizeof(*machine->memory_devices));
 	for (size_t i = 0; i < machine->n_memory_devices; i++)
 		wire_dimm(w, &machine->memory_devices[i]);
+	wire_text(w, &machine->domain_xml);
 }
 
 static void wire_image(struct wire *w, struct image *image)

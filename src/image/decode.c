@@ -346,6 +346,13 @@ int decode_machine(struct record *record, size_t n_regions,
 		if (!machine->cwd)
 			return -EBADMSG;
 	}
+	if (message->has_domain_xml) {
+		if (message->domain_xml.len > IMAGE_DOMAIN_XML_MAX)
+			return -EBADMSG;
+		machine->domain_xml = string_of(message->domain_xml);
+		if (!machine->domain_xml)
+			return -EBADMSG;
+	}
 
 	machine->argv = calloc(message->n_argv + 1, sizeof(*machine->argv));
 	machine->blocks =

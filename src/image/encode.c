@@ -196,6 +196,8 @@ int encode_machine(struct record *record, const struct image_machine *machine)
 	message.memory_devices = dimm_refs;
 	if (machine->cwd)
 		SET(message, cwd, bytes_of(machine->cwd));
+	if (machine->domain_xml)
+		SET(message, domain_xml, bytes_of(machine->domain_xml));
 
 	r = record_init(record, IMAGE_MAGIC_MACHINE);
 	return r ? r : record_append(record, &message.base);

@@ -17,6 +17,7 @@ void image_machine_deinit(struct image_machine *machine)
 	free(machine->qemu_version);
 	free(machine->machine_class);
 	free(machine->cwd);
+	free(machine->domain_xml);
 	for (size_t i = 0; i < machine->n_args; i++)
 		free(machine->argv[i]);
 	free(machine->argv);

@@ -79,6 +79,10 @@ struct image_memory_device {
 	int64_t slot, node;
 };
 
+/* Of the domain's XML, in bytes: no text is longer in libvirt's own protocol
+ * (REMOTE_STRING_MAX, src/remote/remote_protocol.x). */
+#define IMAGE_DOMAIN_XML_MAX ((size_t)4 << 20)
+
 struct image_machine {
 	char *qemu_version;
 	char *machine_class; /* without "-machine" */
@@ -92,6 +96,7 @@ struct image_machine {
 	size_t n_disks;
 	struct image_memory_device *memory_devices;
 	size_t n_memory_devices;
+	char *domain_xml; /* libvirt's, with secrets; NULL: not its domain */
 };
 
 /* One mapping of a process, in the order of addresses. */

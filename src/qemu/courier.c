@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "image/image.h"
 #include "qemu/find.h"
 #include "qemu/libvirt.h"
 #include "qemu/qmp.h"
@@ -44,6 +45,7 @@
 struct report {
 	int result;
 	pid_t domain_pid;
+	size_t xml_len; /* the text follows */
 };
 
 struct post {
@@ -302,6 +304,21 @@ static int find_process(struct post *post)
 	return RESULT_UNSUPPORTED;
 }
 
+/* Of now, so that the pause is not longer by it. */
+static int read_xml(struct post *post, char **xml)
+{
+	int r = libvirt_get_xml(post->libvirt, xml);
+
+	if (r)
+		return log_errno(r, "libvirt: the domain's XML: %s",
+				 libvirt_error(post->libvirt));
+	if (strlen(*xml) <= IMAGE_DOMAIN_XML_MAX)
+		return 0;
+	log_error("libvirt: the domain's XML has %zu bytes, too many",
+		  strlen(*xml));
+	return RESULT_UNSUPPORTED;
+}
+
 static void ignore_signals(void)
 {
 	static const int signals[] = { SIGINT,	SIGTERM, SIGHUP, SIGQUIT,
@@ -329,6 +346,7 @@ static __attribute__((noreturn)) void carry(int sock, int report_fd,
 {
 	struct post post = { .sock = sock, .fd = -1 };
 	struct report report = {};
+	_cleanup_free_ char *xml = NULL;
 	int r;
 
 	prctl(PR_SET_NAME, "snapuffd-courier");
@@ -336,10 +354,15 @@ static __attribute__((noreturn)) void carry(int sock, int report_fd,
 	if (!r)
 		r = find_process(&post);
 	if (report_fd >= 0) {
+		if (!r)
+			r = read_xml(&post, &xml);
 		/* It is logged already. */
 		report.result = result_exit_code(r);
 		report.domain_pid = post.domain_pid;
+		report.xml_len = xml ? strlen(xml) : 0;
 		io_write_full(report_fd, &report, sizeof(report));
+		if (report.xml_len)
+			io_write_full(report_fd, xml, report.xml_len);
 		close(report_fd);
 		if (!r)
 			r = greet(&post);
@@ -407,7 +430,16 @@ static int take_report(struct courier *courier, int report_fd)
 			-EPIPE, "libvirt: the process %d that talks to it died",
 			courier->pid);
 	courier->domain_pid = report.domain_pid;
-	return report.result;
+	if (report.result || !report.xml_len)
+		return report.result;
+	courier->xml = calloc(1, report.xml_len + 1);
+	if (!courier->xml)
+		return -ENOMEM;
+	r = io_read_full(report_fd, courier->xml, report.xml_len);
+	return r ? log_errno(-EPIPE,
+			     "libvirt: the process %d that talks to it died",
+			     courier->pid)
+		 : 0;
 }
 
 int courier_start(struct courier *courier, const char *uri, const char *domain)
@@ -444,6 +476,8 @@ void courier_stop(struct courier *courier)
 	int pidfd;
 
 	close_fd(&courier->sock);
+	free(courier->xml);
+	courier->xml = NULL;
 	if (courier->pid <= 0)
 		return;
 	pidfd = pidfd_from_pid(courier->pid);

@@ -26,6 +26,7 @@ struct courier {
 	pid_t pid;
 	pid_t domain_pid; /* the QEMU */
 	int sock;	  /* qmp_open_fd() takes it */
+	char *xml;	  /* of the domain, as libvirt_get_xml() */
 };
 
 #define COURIER_INIT ((struct courier){ .pid = -1, .sock = -1 })

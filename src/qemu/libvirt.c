@@ -34,6 +34,7 @@ struct library {
 	__typeof__(virDomainGetUUIDString) *domain_get_uuid;
 	__typeof__(virDomainIsActive) *domain_is_active;
 	__typeof__(virDomainGetJobInfo) *domain_get_job_info;
+	__typeof__(virDomainGetXMLDesc) *domain_get_xml_desc;
 	__typeof__(virDomainFree) *domain_free;
 	__typeof__(virGetLastError) *get_last_error;
 	__typeof__(virGetLastErrorMessage) *get_last_error_message;
@@ -81,6 +82,7 @@ static int load_library(struct library *lib)
 		{ "virDomainGetUUIDString", &lib->domain_get_uuid },
 		{ "virDomainIsActive", &lib->domain_is_active },
 		{ "virDomainGetJobInfo", &lib->domain_get_job_info },
+		{ "virDomainGetXMLDesc", &lib->domain_get_xml_desc },
 		{ "virDomainFree", &lib->domain_free },
 		{ "virGetLastError", &lib->get_last_error },
 		{ "virGetLastErrorMessage", &lib->get_last_error_message },
@@ -289,6 +291,19 @@ int libvirt_command(struct libvirt *libvirt, const char *command, int fd,
 	r = lib->command_with_files(libvirt->domain, command, fd >= 0, &fd,
 				    NULL, NULL, answer, 0);
 	if (r >= 0)
+		return 0;
+	keep_error(libvirt);
+	return is_disconnected(libvirt) ? -ENOTCONN : -EREMOTEIO;
+}
+
+int libvirt_get_xml(struct libvirt *libvirt, char **xml)
+{
+	if (!libvirt->domain)
+		return -ENOTCONN;
+	*xml = libvirt->lib.domain_get_xml_desc(
+		libvirt->domain,
+		VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_MIGRATABLE);
+	if (*xml)
 		return 0;
 	keep_error(libvirt);
 	return is_disconnected(libvirt) ? -ENOTCONN : -EREMOTEIO;

@@ -43,6 +43,13 @@ int libvirt_command(struct libvirt *libvirt, const char *command, int fd,
 /* Connects anew, after -ENOTCONN. 0 or -ENOTCONN. */
 int libvirt_reopen(struct libvirt *libvirt);
 
+/*
+ * The XML of the running domain, with its passwords, in the form that goes with
+ * its memory: libvirt's own save file holds the same. To be freed. 0;
+ * -ENOTCONN; -EREMOTEIO, libvirt_error() says why.
+ */
+int libvirt_get_xml(struct libvirt *libvirt, char **xml);
+
 /* One line; never NULL. */
 const char *libvirt_error(const struct libvirt *libvirt);
 

@@ -41,6 +41,13 @@ int libvirt_reopen(struct libvirt *libvirt)
 	return -ENOTCONN;
 }
 
+int libvirt_get_xml(struct libvirt *libvirt, char **xml)
+{
+	(void)libvirt;
+	(void)xml;
+	return -ENOTCONN;
+}
+
 const char *libvirt_error(const struct libvirt *libvirt)
 {
 	(void)libvirt;

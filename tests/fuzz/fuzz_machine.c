@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "fuzz.h"
 
+#include <string.h>
+
 #include "image_input.h"
 
 #define N_REGIONS 3
@@ -19,6 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (!r) {
 		for (size_t i = 0; i < machine.n_blocks; i++)
 			fuzz_require(machine.blocks[i].region < N_REGIONS);
+		fuzz_require(!machine.domain_xml ||
+			     strlen(machine.domain_xml) <=
+				     IMAGE_DOMAIN_XML_MAX);
 		fuzz_require(!encode_machine(&again, &machine));
 	}
 	image_machine_deinit(&machine);

@@ -138,6 +138,8 @@ static struct image_machine make_machine(void)
 		.machine_class = (char *)"pc-i440fx-7.2",
 		.running = true,
 		.cwd = (char *)"/",
+		.domain_xml = (char *)"<domain type='qemu'><name>a</name>"
+				      "<uuid>5</uuid></domain>\n",
 		.argv = argv,
 		.n_args = ARRAY_SIZE(argv),
 		.blocks = blocks,

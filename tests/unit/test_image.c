@@ -121,6 +121,7 @@ static void write_image(const struct fixture *f)
 		.n_args = ARRAY_SIZE(argv),
 		.blocks = &block,
 		.n_blocks = 1,
+		.domain_xml = "<domain/>",
 	};
 	struct image_stats stats = { .pause_ns = 3000000,
 				     .pages_total = N_PAGES + 1 };
@@ -155,6 +156,7 @@ static void what_was_written_is_read(void **state)
 	assert_int_equal(image_verify(image), 0);
 	assert_int_equal(image->n_regions, 2);
 	assert_string_equal(image->machine.argv[2], "4");
+	assert_string_equal(image->machine.domain_xml, "<domain/>");
 	assert_int_equal(image->inventory.n_unsafe, 2);
 	assert_string_equal(image->inventory.unsafe[1], "another does");
 	assert_int_equal(image->stats.pause_ns, 3000000);

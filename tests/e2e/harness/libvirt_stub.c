@@ -84,6 +84,13 @@ int virDomainFree(void *domain)
 	return 0;
 }
 
+char *virDomainGetXMLDesc(void *domain, unsigned int flags)
+{
+	(void)domain;
+	(void)flags;
+	return NULL;
+}
+
 void *virGetLastError(void)
 {
 	return NULL;
