@@ -4,10 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "flow/confined.h"
@@ -46,6 +48,9 @@ int convert_image(const struct image *image, enum convert_format format,
 	case CONVERT_MAPPED_RAM:
 		r = require_qemu(image);
 		return r ? r : convert_mapped(image, output);
+	case CONVERT_LIBVIRT:
+		r = require_qemu(image);
+		return r ? r : convert_libvirt(image, output);
 	case CONVERT_CORE:
 		r = require_core(image);
 		return r ? r : convert_core(image, !strcmp(out, "-"), output);
@@ -59,6 +64,7 @@ struct conversion {
 	const char *dir;
 	enum convert_format format;
 	const char *out;
+	char *domain_xml;     /* instead of the image's, unless NULL */
 	struct output output; /* not of CONVERT_RAW */
 };
 
@@ -69,6 +75,10 @@ static int convert(void *data)
 	_cleanup_image_ struct image *image = NULL;
 	int r = image_open(&image, this->dir);
 
+	if (!r && this->domain_xml) {
+		free(image->machine.domain_xml);
+		image->machine.domain_xml = steal_ptr(this->domain_xml);
+	}
 	if (!r)
 		r = convert_image(image, this->format, this->out,
 				  &this->output);
@@ -149,4 +159,33 @@ int flow_convert(const char *dir, enum convert_format format, const char *out)
 		return r;
 	return format == CONVERT_RAW ? convert_to_directory(&conversion)
 				     : convert_to_file(&conversion);
+}
+
+/* A text of XML, no matter what it says: libvirt parses it. */
+static int read_xml(const char *path, char **xml)
+{
+	size_t len;
+	int r = io_read_file(AT_FDCWD, path, IMAGE_DOMAIN_XML_MAX, xml, &len);
+
+	if (r)
+		return log_errno(r, "--domain-xml %s: %m", path);
+	if (len == strlen(*xml) && strstr(*xml, "<domain"))
+		return 0;
+	log_error("--domain-xml %s: is no XML of a domain", path);
+	return RESULT_USAGE;
+}
+
+int flow_convert_libvirt(const char *dir, const char *xml_file, const char *out)
+{
+	_cleanup_free_ char *xml = NULL;
+	struct conversion conversion = {
+		.dir = dir,
+		.format = CONVERT_LIBVIRT,
+		.out = out,
+		.output = OUTPUT_INIT,
+	};
+	int r = read_xml(xml_file, &xml);
+
+	conversion.domain_xml = xml;
+	return r ? r : convert_to_file(&conversion);
 }

@@ -17,6 +17,8 @@
 int convert_qemu(const struct image *image, bool with_ram,
 		 struct output *output);
 int convert_mapped(const struct image *image, struct output *output);
+/* Of an image that has a domain's XML. */
+int convert_libvirt(const struct image *image, struct output *output);
 /* Of an image that has memory.core; `streams`: in order, holes too. */
 int convert_core(const struct image *image, bool streams,
 		 struct output *output);

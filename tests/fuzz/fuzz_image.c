@@ -99,7 +99,8 @@ static void run(const struct verb *verb, const char *option)
 static void convert(const struct image *image)
 {
 	static const enum convert_format formats[] = { CONVERT_CORE,
-						       CONVERT_MAPPED_RAM };
+						       CONVERT_MAPPED_RAM,
+						       CONVERT_LIBVIRT };
 	struct savevm_sink sink = { fuzz_sink, NULL };
 	char out[128];
 

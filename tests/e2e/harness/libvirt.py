@@ -159,6 +159,10 @@ class Domain(Guest):
 
     def boot(self):
         virsh("start", self.name)
+        self.find()
+
+    def find(self):
+        """After libvirt has started it, and its serial log anew."""
         self._pid = int(Path(f"/run/libvirt/qemu/{self.name}.pid").read_text())
         self.process = Ended(self)
 
