@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "flow/restore.h"
+#include "flow/restore_domain.h"
 
 enum {
 	OPT_QEMU = OPT_FIRST,
@@ -17,6 +18,8 @@ enum {
 	OPT_PRINT,
 	OPT_DISKS,
 	OPT_CHANGED_DISKS,
+	OPT_DOMAIN,
+	OPT_CONNECT,
 };
 
 static const struct option long_options[] = {
@@ -27,6 +30,8 @@ static const struct option long_options[] = {
 	{ "print", no_argument, NULL, OPT_PRINT },
 	{ "disks", required_argument, NULL, OPT_DISKS },
 	{ "changed-disks", no_argument, NULL, OPT_CHANGED_DISKS },
+	{ "domain", optional_argument, NULL, OPT_DOMAIN },
+	{ "connect", required_argument, NULL, OPT_CONNECT },
 	COMMON_LONG_OPTIONS,
 	{},
 };
@@ -74,11 +79,63 @@ static int print_report(const struct restore_options *options,
 	return 0;
 }
 
+static int print_domain(const struct common_options *common,
+			const struct restore_domain_report *report)
+{
+	const char *state = report->running ? "running" : "paused";
+	double ms = (double)report->started_ns / 1e6;
+
+	if (common->json)
+		return print_json(
+			json_pack("{s:o, s:s, s:b, s:f, s:f, s:o}", "domain",
+				  text_to_json(report->name), "state", state,
+				  "eager", (int)report->eager, "running_ms", ms,
+				  "duration_ms", (double)report->took_ns / 1e6,
+				  "dir", text_to_json(report->dir)));
+	if (common->quiet)
+		return 0;
+	printf("domain     %s, %s after %.0f ms%s\n", report->name, state, ms,
+	       report->eager ? " (all RAM read before)" : "");
+	printf("directory  %s\n", report->dir);
+	return 0;
+}
+
+/* What libvirt does in our place cannot be chosen. */
+static int restore_domain(const struct restore_options *options,
+			  const char *name, const char *connect,
+			  const struct common_options *common)
+{
+	struct restore_domain_options domain = {
+		.image = options->image,
+		.name = name,
+		.connect = connect,
+		.dir = options->dir,
+		.eager = options->eager,
+		.changed_disks = options->changed_disks,
+	};
+	struct restore_domain_report report;
+	int r;
+
+	if (options->argv || options->program || options->qmp ||
+	    options->print || options->disks_as_is) {
+		log_error(
+			"restore: --domain goes without --qemu, --qmp, --print, --disks as-is and a command line: libvirt starts QEMU");
+		return RESULT_USAGE;
+	}
+	r = flow_restore_domain(&domain, &report);
+	if (!r)
+		r = print_domain(common, &report);
+	restore_domain_report_deinit(&report);
+	return r;
+}
+
 static int run(int argc, char **argv)
 {
 	struct restore_options options = {};
 	struct common_options common = {};
 	struct restore_report report;
+	const char *name = NULL, *connect = NULL;
+	bool by_libvirt = false;
 	int option, n_own = argc, r = 0;
 
 	/* What follows -- is QEMU's. */
@@ -119,6 +176,16 @@ static int run(int argc, char **argv)
 		case OPT_CHANGED_DISKS:
 			options.changed_disks = true;
 			break;
+		case OPT_DOMAIN:
+			by_libvirt = true;
+			name = optarg;
+			/* The name is another word, but may be missing. */
+			if (!name && optind < n_own && *argv[optind] != '-')
+				name = argv[optind++];
+			break;
+		case OPT_CONNECT:
+			connect = optarg;
+			break;
 		default:
 			r = common_option(&common, option, &cmd_restore, argv);
 		}
@@ -130,6 +197,12 @@ static int run(int argc, char **argv)
 		return r;
 	options.image = argv[optind];
 
+	if (connect && !by_libvirt) {
+		log_error("restore: --connect goes with --domain");
+		return RESULT_USAGE;
+	}
+	if (by_libvirt)
+		return restore_domain(&options, name, connect, &common);
 	r = flow_restore(&options, &report);
 	if (!r)
 		r = print_report(&options, &common, &report);
@@ -154,6 +227,9 @@ const struct verb cmd_restore = {
 		"  --eager          read all RAM before the VM runs\n"
 		"  --disks HOW      fresh: an overlay each; as-is: what the command line says\n"
 		"  --changed-disks  use disks that have changed since the dump\n"
+		"  --domain [NAME]  a second domain of libvirt, from the image of one; by default\n"
+		"                   of the old name and -clone; goes behind DIR\n"
+		"  --connect URI    its daemon\n"
 		"  --print          only show the command line\n"
 		"  -- QEMU ARGV…    instead of the recorded command line; RAM and -incoming\n"
 		"                   are still seen to\n" COMMON_USAGE "\n"

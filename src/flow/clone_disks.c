@@ -129,11 +129,10 @@ static int make_overlay(const struct image_disk *disk, const char *file,
 	return r ? RESULT_FAILED : 0;
 }
 
-static int clone_disk(const struct image *image, size_t i, bool changed,
-		      bool pretend, const char *dir, struct cmdline *line)
+static int make_disk(const struct image *image, size_t i, bool changed,
+		     bool pretend, const char *dir, char **file, char **overlay)
 {
 	const struct image_disk *disk = &image->machine.disks[i];
-	_cleanup_free_ char *file = NULL, *overlay = NULL;
 	int r;
 
 	if (strstr(disk->file, "://") || !strncmp(disk->file, "json:", 5) ||
@@ -143,15 +142,28 @@ static int clone_disk(const struct image *image, size_t i, bool changed,
 			image->path, disk->file);
 		return RESULT_FAILED;
 	}
-	file = absolute(image, disk->file);
-	overlay = overlay_path(dir, disk, i);
-	if (!file || !overlay)
+	*file = absolute(image, disk->file);
+	*overlay = overlay_path(dir, disk, i);
+	if (!*file || !*overlay)
 		return -ENOMEM;
-	r = check_unchanged(image, disk, file, changed);
+	r = check_unchanged(image, disk, *file, changed);
 	if (!r)
-		r = check_unused(image, file);
-	if (!r && !pretend)
-		r = make_overlay(disk, file, overlay);
+		r = check_unused(image, *file);
+	return r || pretend ? r : make_overlay(disk, *file, *overlay);
+}
+
+int clone_disk_make(const struct image *image, size_t i, bool changed,
+		    const char *dir, char **file, char **overlay)
+{
+	return make_disk(image, i, changed, false, dir, file, overlay);
+}
+
+static int clone_disk(const struct image *image, size_t i, bool changed,
+		      bool pretend, const char *dir, struct cmdline *line)
+{
+	_cleanup_free_ char *file = NULL, *overlay = NULL;
+	int r = make_disk(image, i, changed, pretend, dir, &file, &overlay);
+
 	if (!r)
 		r = clone_replace_disk(line, cwd_of(image), file, overlay);
 	if (r == -ENOENT) {

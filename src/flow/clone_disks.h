@@ -13,6 +13,13 @@
 #include "qemu/cmdline.h"
 
 /*
+ * Makes the overlay of disk number `i` in `dir`. *file is the base, absolute;
+ * both are to be freed, whatever is returned. As clone_disks().
+ */
+int clone_disk_make(const struct image *image, size_t i, bool changed,
+		    const char *dir, char **file, char **overlay);
+
+/*
  * Makes the overlays in `dir`, unless `pretend`, and has `line` use them.
  * RESULT_FAILED, logged, for a disk that is missing, is no file, or has changed
  * since the dump, unless `changed` allows that; RESULT_* or -errno.

@@ -160,21 +160,23 @@ static int start(const struct image *image, const struct qemu_binary *binary,
 	return 0;
 }
 
-static int check_image(const struct image *image)
-{
-	if (image->inventory.kind == IMAGE_KIND_QEMU)
-		return 0;
-	log_error(
-		"%s: is the image of a process, not of a QEMU; a process cannot be restored",
-		image->path);
-	return RESULT_FAILED;
-}
-
 static void warn_of_unsafe(const struct image *image)
 {
 	for (size_t i = 0; i < image->inventory.n_unsafe; i++)
 		log_warning("%s: taken with --unsafe, may be torn: %s",
 			    image->path, image->inventory.unsafe[i]);
+}
+
+int restore_check_image(const struct image *image)
+{
+	if (image->inventory.kind != IMAGE_KIND_QEMU) {
+		log_error(
+			"%s: is the image of a process, not of a QEMU; a process cannot be restored",
+			image->path);
+		return RESULT_FAILED;
+	}
+	warn_of_unsafe(image);
+	return 0;
 }
 
 int flow_restore(const struct restore_options *options,
@@ -190,10 +192,9 @@ int flow_restore(const struct restore_options *options,
 	*report = (struct restore_report){};
 	r = image_summary_open(&image, options->image);
 	if (!r)
-		r = check_image(image);
+		r = restore_check_image(image);
 	if (r)
 		return r;
-	warn_of_unsafe(image);
 	path = realpath(image->path, NULL);
 	if (!path)
 		return log_errno(-errno, "%s: %m", image->path);

@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "image/reader.h"
+
 struct restore_options {
 	const char *image;
 	const char *program; /* QEMU; NULL: as recorded */
@@ -25,6 +27,10 @@ struct restore_options {
 	bool disks_as_is;
 	bool changed_disks; /* use them all the same */
 };
+
+/* Whether it is of a VM: 0, or RESULT_FAILED, logged. Warns of what makes it
+ * unsafe. */
+int restore_check_image(const struct image *image);
 
 struct restore_report {
 	pid_t pid;

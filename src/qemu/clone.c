@@ -221,6 +221,15 @@ int clone_back_ram(struct cmdline *line, const char *idstr, uint64_t size,
 	return set_machine(line, "memory-backend", id);
 }
 
+char *clone_print_ram(const char *id, uint64_t size, const char *path)
+{
+	_cleanup_optlist_ struct optlist list = {};
+
+	if (make_file_backend(&list, id, false, size, path, CLONE_FILE_PRIVATE))
+		return NULL;
+	return optlist_print(&list);
+}
+
 int clone_unshare_ram(struct cmdline *line)
 {
 	for (size_t i = 0; i < line->n_options; i++) {

@@ -40,6 +40,10 @@ enum clone_file {
 int clone_back_ram(struct cmdline *line, const char *idstr, uint64_t size,
 		   const char *path, enum clone_file how);
 
+/* The value of -object for such a mapping, CLONE_FILE_PRIVATE, whose block is
+ * named as the object; to be freed. NULL: no memory. */
+char *clone_print_ram(const char *id, uint64_t size, const char *path);
+
 /*
  * RAM in a file that the original has mapped, too, would be shared with it:
  * such objects become plain memory. 0, -EINVAL (logged), or -ENOMEM.
