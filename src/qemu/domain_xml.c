@@ -468,26 +468,42 @@ bool domain_xml_has_plain_ram(struct domain_xml *xml)
 			   " /domain/maxMemory");
 }
 
+/* By the usual prefix, unless that means something else there. */
 static xmlNsPtr find_namespace(struct domain_xml *xml, xmlNodePtr root)
 {
+	static const char *const prefixes[] = { "qemu", "snapuffd" };
 	const xmlChar *href = (const xmlChar *)QEMU_NAMESPACE;
+	xmlNsPtr found = xml->lib.xmlSearchNsByHref(xml->doc, root, href);
 
-	return xml->lib.xmlSearchNsByHref(xml->doc, root, href)
-		       ?: xml->lib.xmlNewNs(root, href,
-					    (const xmlChar *)"qemu");
+	for (size_t i = 0; !found && i < ARRAY_SIZE(prefixes); i++)
+		found = xml->lib.xmlNewNs(root, href,
+					  (const xmlChar *)prefixes[i]);
+	return found;
+}
+
+static xmlNodePtr find_command_line(struct domain_xml *xml, xmlNodePtr root,
+				    xmlNsPtr namespace)
+{
+	for (xmlNodePtr at = root->children; at; at = at->next)
+		if (at->type == XML_ELEMENT_NODE && at->ns == namespace &&
+		    !strcmp((const char *)at->name, "commandline"))
+			return at;
+	return xml->lib.xmlNewChild(root, namespace,
+				    (const xmlChar *)"commandline", NULL);
 }
 
 int domain_xml_add_argument(struct domain_xml *xml, const char *argument)
 {
 	xmlNodePtr root = xml->lib.xmlDocGetRootElement(xml->doc);
-	xmlNodePtr line = child(root, "commandline"), arg = NULL;
+	xmlNodePtr line, arg = NULL;
 	xmlNsPtr namespace = find_namespace(xml, root);
 
-	if (!namespace)
-		return -ENOMEM;
-	if (!line)
-		line = xml->lib.xmlNewChild(
-			root, namespace, (const xmlChar *)"commandline", NULL);
+	if (!namespace) {
+		log_error("%s: the XML has other namespaces by our names",
+			  xml->subject);
+		return RESULT_FAILED;
+	}
+	line = find_command_line(xml, root, namespace);
 	if (line)
 		arg = xml->lib.xmlNewChild(line, namespace,
 					   (const xmlChar *)"arg", NULL);

@@ -67,7 +67,8 @@ int domain_xml_check_disks(struct domain_xml *xml, const char *dir);
  * QEMU's can replace. */
 bool domain_xml_has_plain_ram(struct domain_xml *xml);
 
-/* Adds an argument for QEMU (qemu:commandline). 0 or -ENOMEM. */
+/* Adds an argument for QEMU (qemu:commandline). 0, RESULT_FAILED, logged, where
+ * it has both prefixes that could be used, or -ENOMEM. */
 int domain_xml_add_argument(struct domain_xml *xml, const char *argument);
 
 /* Of `virsh capabilities`: as whom domains run, and whether AppArmor or SELinux
