@@ -30,6 +30,8 @@ def _huge_kept(run):
 # title, value of a run, whether a smaller one is better (None: no ratio)
 FIGURES = (
     ("Longest gap between two writes, ms", lambda r: r["gap_ms"], True),
+    ("The same, with the times when the whole machine stood still, ms",
+     lambda r: r["gap_with_stalls_ms"], True),
     ("Until the command is done, s", lambda r: r["finished_s"], True),
     ("Until all is on disk, s", lambda r: r["synced_s"], True),
     ("Writes during the dump, % of before",
@@ -268,6 +270,21 @@ def _spread(results):
     return "\n".join(lines)
 
 
+def _stalls(results):
+    """Of the machine, while there were dumps."""
+    parts = []
+    for method in results["tools"]:
+        runs = of(results, method)
+        times = [ms for run in runs for ms in run["stalls_ms"] if ms >= 1]
+        if runs:
+            parts.append(
+                f"{method} {len(times)} times in {len(runs)} dumps"
+                + (f", for up to {number(max(times))} ms" if times else "")
+            )  # fmt: skip
+    return ("The machine stood still for a millisecond or longer: "
+            + "; ".join(parts) + ".")  # fmt: skip
+
+
 def _tools(results):
     return "\n".join(
         f"- `{name}`: {tool['what']}"
@@ -288,6 +305,7 @@ def write(results, path):
         "looked_at": f"{LOOKED_AT_S:g}",
         "undisturbed": _undisturbed(results),
         "spread": _spread(results),
+        "stalls": _stalls(results),
         "pictures": "\n\n".join(pictures),
         "remarks": odd and f"Not measured:\n\n{odd}",
     }

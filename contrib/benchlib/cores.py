@@ -18,6 +18,7 @@ from statistics import median
 from . import facts
 from .methods import allocated
 from .observe import cpu_of, cpu_of_host
+from .stalls import Stalls
 from .victim import Victim, judge_core
 
 TOP = Path(__file__).resolve().parents[2]
@@ -193,14 +194,16 @@ def _judge(tool, program, image, room, victim):
     return judge_core(program, core, victim)
 
 
-def _figures(done, samples, synced, image):
+def _figures(done, samples, stood, synced, image):
     start, end = done.started, done.finished
     before = samples.rate(start - LOOKED_AT_S, start)
     during = samples.rate(start, end)
     rates = samples.steps(start, start - LOOKED_AT_S, end + SHOWN_AFTER_S,
                           STEP_S)  # fmt: skip
     return {
-        "gap_ms": samples.longest_gap(start, end) * 1e3,
+        "gap_ms": samples.longest_own_gap(start, end, stood) * 1e3,
+        "gap_with_stalls_ms": samples.longest_gap(start, end) * 1e3,
+        "stalls_ms": [(b - a) * 1e3 for a, b in stood if b > start and a < end],
         "gap_before_ms": samples.longest_gap(
             start - LOOKED_AT_S, start - TICK_S
         ) * 1e3,
@@ -214,14 +217,18 @@ def _figures(done, samples, synced, image):
     }  # fmt: skip
 
 
-def trial(tool, program, mib, huge, where, judged):
-    """Returns the record that goes into the JSON file."""
+def trial(tool, programs, mib, huge, where, judged):
+    """`programs`: of the victim and of who watches the machine.  Returns the record that goes into the JSON file."""
     directory = Path(tempfile.mkdtemp(prefix="snapuffd-bench-", dir=where))
     image = directory / "image"
     record = {"status": "failed", "why": None, "judged": False}
     os.sync()
     try:
-        with Victim(program, mib, huge, directory) as victim:
+        program, watcher = programs
+        with (
+            Victim(program, mib, huge, directory) as victim,
+            Stalls(watcher) as stalls,
+        ):
             victim.wait_ready()
             huge_before = victim.huge_kib()
             record["other_cpu_share"] = _rest_of_the_cpus(victim.pid)
@@ -232,13 +239,13 @@ def trial(tool, program, mib, huge, where, judged):
             synced = time.monotonic()
             time.sleep(AFTER_S)
             huge_after = victim.huge_kib()
-            samples = victim.stop()
+            samples, stood = victim.stop(), stalls.stop()
             if done.code:
                 record["status"] = "refused" if done.code == 3 else "failed"
                 record["why"] = (_last_line(done.err)
                                  or f"exit code {done.code}")  # fmt: skip
                 return record
-            record |= _figures(done, samples, synced, image)
+            record |= _figures(done, samples, stood, synced, image)
             record |= {"huge_before_kib": huge_before,
                        "huge_after_kib": huge_after}  # fmt: skip
             if tool.argv is _snapuffd_argv:
@@ -248,7 +255,7 @@ def trial(tool, program, mib, huge, where, judged):
                 record["judged"] = tool.core is not None
             if not record["why"]:
                 record["status"] = "complete"
-    except RuntimeError as error:  # the victim
+    except RuntimeError as error:  # the victim, the watcher
         record["why"] = str(error)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

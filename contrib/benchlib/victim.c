@@ -15,7 +15,9 @@
  * anything meanwhile.  At SIGTERM all samples are printed, a line each:
  * "sample NS WRITES GAP_NS", the time being CLOCK_MONOTONIC, WRITES of all
  * until then, and GAP_NS the longest time between two writes since the sample
- * before.  So a gap longer than TICK_MS ends with a sample.
+ * before.  So a gap longer than TICK_MS ends with a sample.  Before them come
+ * the gaps of more than LONG_GAP_MS, as far as there is room: "gap END_NS
+ * GAP_NS".
  *
  * `judge` reads such memory from FILE at OFFSET and prints the number of the
  * last write in it; it fails if an earlier one is missing.
@@ -42,6 +44,8 @@
 #define HUGE_SIZE     (2 * MIB)
 #define TICK_MS	      10
 #define N_SAMPLES_MAX (1 << 17) /* twenty minutes */
+#define LONG_GAP_MS   1
+#define N_GAPS_MAX    (1 << 16)
 #define N_REPLAYED    (UINT64_C(1) << 26)
 #define NS_PER_S      UINT64_C(1000000000)
 
@@ -49,6 +53,11 @@ struct sample {
 	uint64_t tsc;
 	uint64_t n_writes;
 	uint64_t gap; /* in ticks of the TSC */
+};
+
+struct gap {
+	uint64_t end; /* TSC */
+	uint64_t len;
 };
 
 struct moment {
@@ -60,8 +69,11 @@ struct victim {
 	uint64_t *words;
 	uint64_t n_words;
 	uint64_t tick; /* in ticks of the TSC */
+	uint64_t long_gap;
 	atomic_bool stop;
 	size_t n_samples;
+	size_t n_gaps;
+	struct gap gaps[N_GAPS_MAX];
 	struct sample samples[N_SAMPLES_MAX];
 };
 
@@ -105,6 +117,8 @@ static void *write_all_the_time(void *arg)
 		now = __rdtsc();
 		if (now - last > longest)
 			longest = now - last;
+		if (now - last > v->long_gap && v->n_gaps < N_GAPS_MAX)
+			v->gaps[v->n_gaps++] = (struct gap){ now, now - last };
 		last = now;
 		if (now < next)
 			continue;
@@ -140,10 +154,16 @@ static int memory_new(struct victim *v, size_t len, bool huge)
 	return 0;
 }
 
-static void samples_print(const struct victim *v, struct moment origin)
+static void all_print(const struct victim *v, struct moment origin)
 {
 	double scale = ns_per_tick(origin, moment_now());
 
+	for (size_t i = 0; i < v->n_gaps; i++) {
+		double ns = scale * (double)(v->gaps[i].end - origin.tsc);
+
+		printf("gap %" PRIu64 " %.0f\n", origin.ns + (uint64_t)ns,
+		       scale * (double)v->gaps[i].len);
+	}
 	for (size_t i = 0; i < v->n_samples; i++) {
 		const struct sample *s = &v->samples[i];
 		double ns = scale * (double)(s->tsc - origin.tsc);
@@ -185,6 +205,7 @@ static int run(size_t len, bool huge)
 	}
 	nanosleep(&nap, NULL);
 	v.tick = (uint64_t)(TICK_MS * 1e6 / ns_per_tick(origin, moment_now()));
+	v.long_gap = v.tick * LONG_GAP_MS / TICK_MS;
 	r = pthread_create(&writer, NULL, write_all_the_time, &v);
 	if (r) {
 		fprintf(stderr, "victim: thread: %s\n", strerror(r));
@@ -196,7 +217,7 @@ static int run(size_t len, bool huge)
 	wait_for_the_end(&end);
 	atomic_store(&v.stop, true);
 	pthread_join(writer, NULL);
-	samples_print(&v, origin);
+	all_print(&v, origin);
 	if (v.n_samples == N_SAMPLES_MAX) {
 		fprintf(stderr, "victim: has run for too long\n");
 		return EXIT_FAILURE;

@@ -16,6 +16,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 POLL_S = 0.01
 READY_S = 300
 END_S = 60
+LONG_GAP_S = 1e-3
 PT_LOAD = 1
 
 
@@ -86,14 +87,17 @@ class Victim:
 
 class Samples:
     """When how many writes were made.  `rows`: (s, writes, longest gap in s
-    since the row before)."""
+    since the row before).  `gaps`: (start, end) of the long ones."""
 
     def __init__(self, text):
+        lines = [line.split() for line in text.splitlines()[1:]]
         self.rows = [
-            (int(ns) / 1e9, int(n), float(gap) / 1e9)
-            for word, ns, n, gap in map(str.split, text.splitlines()[1:])
-            if word == "sample"
-        ]
+            (int(line[1]) / 1e9, int(line[2]), float(line[3]) / 1e9)
+            for line in lines if line[0] == "sample"
+        ]  # fmt: skip
+        ends = [(int(line[1]) / 1e9, float(line[2]) / 1e9)
+                for line in lines if line[0] == "gap"]  # fmt: skip
+        self.gaps = [(end - gap, end) for end, gap in ends]
         self._times = [t for t, _, _ in self.rows]
 
     def longest_gap(self, start, end):
@@ -103,6 +107,19 @@ class Samples:
         gaps = [gap for _, _, gap in self.rows[first:last]]
         gaps += [gap for t, _, gap in self.rows[last : last + 1]
                  if t - gap < end]  # fmt: skip
+        return max(gaps, default=0.0)
+
+    def longest_own_gap(self, start, end, stalls):
+        """The same, without the times at which nothing ran on the machine.
+        `stalls` are those, (start, end), in order."""
+        if not stalls:
+            return self.longest_gap(start, end)
+        gaps = [gap for t, _, gap in self.rows
+                if gap <= LONG_GAP_S and start < t < end]  # fmt: skip
+        gaps += [
+            b - a - sum(max(0.0, min(b, t) - max(a, s)) for s, t in stalls)
+            for a, b in self.gaps if b > start and a < end
+        ]  # fmt: skip
         return max(gaps, default=0.0)
 
     def _until(self, t):

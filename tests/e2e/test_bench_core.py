@@ -179,6 +179,38 @@ def test_figures_of_made_up_samples():
         samples.rate(10.1, 20)
 
 
+def test_gaps_without_the_machine_s_own():
+    """A gap of 40 ms in which the machine stood for 30, and one of 15 ms."""
+    from benchlib.victim import Samples
+
+    text = "\n".join([
+        "memory 4096 4096", "gap 10040000000 40000000",
+        "gap 10500000000 15000000", "sample 10000000000 1 900000",
+        "sample 10040000000 2 40000000", "sample 10500000000 3 15000000",
+        "sample 10600000000 4 800000",
+    ])  # fmt: skip
+    samples = Samples(text)
+    assert samples.longest_own_gap(9, 11, []) == pytest.approx(0.04)
+    stood = [(10.005, 10.035), (10.1, 10.2)]
+    assert samples.longest_own_gap(9, 11, stood) == pytest.approx(0.015)
+    assert samples.longest_own_gap(9, 10.3, stood) == pytest.approx(0.01)
+    # Half of a stall is before the gap.
+    assert samples.longest_own_gap(
+        9, 10.3, [(9.9, 10.01)]
+    ) == pytest.approx(0.03)  # fmt: skip
+    assert samples.longest_own_gap(10.55, 11, stood) == pytest.approx(0.0008)
+
+
+def test_when_all_processors_stood():
+    from benchlib.stalls import at_once
+
+    text = "watching 2\nstall 0 1000000000 3000000000\n"
+    assert at_once(text) == []
+    text += "stall 1 2000000000 5000000000\nstall 0 4000000000 4500000000\n"
+    assert at_once(text) == [(2.0, 3.0), (4.0, 4.5)]
+    assert at_once("watching 1\nstall 0 1000000000 3000000000\n") == [(1, 3)]
+
+
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory):
     from benchlib import victim
