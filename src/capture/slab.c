@@ -26,17 +26,19 @@ static uint64_t thread_cpu_ns(void)
 }
 
 /*
- * Gives a slab its memory; returns what that took, other threads' turns not
- * counted. Where it fails pages come when needed. No huge pages: in a virtual
- * machine they are what it has given back to its host, and take five times as
- * long to be had again.
+ * Gives a slab its memory up to `end`; returns what that would take for all of
+ * it, other threads' turns not counted. Where it fails pages come when needed.
+ * No huge pages: in a virtual machine they are what it has given back to its
+ * host, and take five times as long to be had again.
  */
-static uint64_t touch(struct slab *slab)
+static uint64_t touch(struct slab *slab, size_t end)
 {
 	uint64_t start_ns = thread_cpu_ns();
+	size_t len = end - slab->touched;
 
-	madvise(slab->data, SLAB_SIZE, MADV_POPULATE_WRITE);
-	return thread_cpu_ns() - start_ns;
+	madvise(slab->data + slab->touched, len, MADV_POPULATE_WRITE);
+	slab->touched = end;
+	return (thread_cpu_ns() - start_ns) * SLAB_SIZE / len;
 }
 
 /* Slabs come back in bursts. */
@@ -103,7 +105,7 @@ int slab_pool_init(struct slab_pool *pool, uint64_t bytes)
 		slab->pool = pool;
 		if (i < WARM_UP_MIN || (i < pool->n_reserved &&
 					now_ns() - start_ns < WARM_UP_NS)) {
-			average(&pool->touch_ns, touch(slab));
+			average(&pool->touch_ns, touch(slab, SLAB_SIZE));
 			push(&pool->warm, &pool->n_warm, slab);
 		} else {
 			push(&pool->cold, &pool->n_cold, slab);
@@ -142,21 +144,25 @@ static struct slab *take(struct slab_pool *pool, bool reserved, bool cold)
 }
 
 /*
- * Until when it is better to wait for a slab to come back than to touch a cold
- * one. The scanner waits as long as some come back faster than they could be
- * touched, for whoever they are. The fault thread, for which the target waits
- * since `start_ns`, not if one is late.
+ * Until when it is better to wait for a slab to come back than to touch as much
+ * as is needed of a cold one. The scanner waits as long as some come back
+ * faster than they could be touched, for whoever they are. The fault thread,
+ * for which the target waits since `start_ns`, not if one is late.
  */
 static uint64_t worth_waiting_until(const struct slab_pool *pool, bool reserved,
-				    uint64_t start_ns)
+				    uint64_t n_pages, uint64_t start_ns)
 {
+	uint64_t touch_ns = pool->touch_ns;
+
+	if (reserved)
+		touch_ns = touch_ns * n_pages / SLAB_SEGMENTS;
 	if (!pool->n_cold)
 		return UINT64_MAX;
-	if (!pool->n_out || pool->back_ns > pool->touch_ns)
+	if (!pool->n_out || pool->back_ns > touch_ns)
 		return 0;
 	if (!reserved)
-		return pool->back_since_ns + pool->touch_ns;
-	return min_u64(pool->back_since_ns + pool->touch_ns,
+		return pool->back_since_ns + touch_ns;
+	return min_u64(pool->back_since_ns + touch_ns,
 		       start_ns + LATE_FACTOR * pool->back_ns);
 }
 
@@ -174,23 +180,20 @@ static void wait_until(struct slab_pool *pool, uint64_t deadline_ns)
 }
 
 /* `deadline_ns` UINT64_MAX: there is none. */
-static struct slab *get(struct slab_pool *pool, bool reserved,
+static struct slab *get(struct slab_pool *pool, bool reserved, uint64_t n_pages,
 			uint64_t deadline_ns)
 {
-	uint64_t start_ns = now_ns(), touch_ns;
+	uint64_t start_ns = now_ns();
 	struct slab *slab = NULL;
-	bool is_cold = false;
 
 	pthread_mutex_lock(&pool->lock);
 	while (!pool->failed) {
 		uint64_t now = now_ns();
 		uint64_t until_ns =
-			worth_waiting_until(pool, reserved, start_ns);
+			worth_waiting_until(pool, reserved, n_pages, start_ns);
 		bool cold = now >= until_ns;
-		size_t n_cold = pool->n_cold;
 
 		slab = take(pool, reserved, cold);
-		is_cold = pool->n_cold < n_cold;
 		if (slab || now >= deadline_ns)
 			break;
 		wait_until(pool,
@@ -200,12 +203,6 @@ static struct slab *get(struct slab_pool *pool, bool reserved,
 		pool->min_free = pool->n_warm + pool->n_cold;
 	pthread_mutex_unlock(&pool->lock);
 
-	if (is_cold) {
-		touch_ns = touch(slab);
-		pthread_mutex_lock(&pool->lock);
-		average(&pool->touch_ns, touch_ns);
-		pthread_mutex_unlock(&pool->lock);
-	}
 	if (slab) {
 		slab->used = 0;
 		slab->n_segments = 0;
@@ -213,15 +210,29 @@ static struct slab *get(struct slab_pool *pool, bool reserved,
 	return slab;
 }
 
-struct slab *slab_get(struct slab_pool *pool, bool reserved)
+struct slab *slab_get(struct slab_pool *pool, bool reserved, uint64_t n_pages)
 {
-	return get(pool, reserved, UINT64_MAX);
+	return get(pool, reserved, n_pages, UINT64_MAX);
 }
 
 struct slab *slab_get_within(struct slab_pool *pool, bool reserved,
-			     uint64_t max_ns)
+			     uint64_t n_pages, uint64_t max_ns)
 {
-	return get(pool, reserved, now_ns() + max_ns);
+	return get(pool, reserved, n_pages, now_ns() + max_ns);
+}
+
+void slab_touch(struct slab_pool *pool, struct slab *slab, uint64_t n_pages)
+{
+	size_t end =
+		(size_t)min_u64(slab->used + n_pages * PAGE_SIZE, SLAB_SIZE);
+	uint64_t touch_ns;
+
+	if (end <= slab->touched)
+		return;
+	touch_ns = touch(slab, end);
+	pthread_mutex_lock(&pool->lock);
+	average(&pool->touch_ns, touch_ns);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 static void put_back(struct slab_pool *pool, struct slab *slab)

@@ -20,7 +20,8 @@
  * used slab back every millisecond. Some are touched at start; of these warm
  * ones, too, the scanner leaves a share alone. When they have run out and slabs
  * come back more quickly than they could be touched, whoever needs one waits,
- * the fault thread only for a little; else it touches a new one.
+ * the fault thread only for a little; else it touches a new one, and of that no
+ * more than is needed at once: the target waits meanwhile.
  *
  * Any thread may call any function.
  */
@@ -47,7 +48,8 @@ struct slab {
 	struct hold hold; /* by who still writes its data */
 	struct slab_pool *pool;
 	struct slab *next;
-	uint8_t *data; /* SLAB_SIZE bytes; segments follow one another */
+	uint8_t *data;	/* SLAB_SIZE bytes; segments follow one another */
+	size_t touched; /* bytes of it, from the start */
 	size_t used;
 	size_t n_segments;
 	struct segment segments[SLAB_SEGMENTS];
@@ -79,13 +81,16 @@ void slab_pool_deinit(struct slab_pool *pool);
 
 /*
  * An empty slab, waiting for one; NULL once the pool has failed. `reserved`
- * lets the caller have the last ones.
+ * lets the caller have the last ones. slab_touch() comes next.
  */
-struct slab *slab_get(struct slab_pool *pool, bool reserved);
+struct slab *slab_get(struct slab_pool *pool, bool reserved, uint64_t n_pages);
 
 /* The same, but gives up after `max_ns`, too. */
 struct slab *slab_get_within(struct slab_pool *pool, bool reserved,
-			     uint64_t max_ns);
+			     uint64_t n_pages, uint64_t max_ns);
+
+/* Sees to it that the next `n_pages` of the caller's slab have been touched. */
+void slab_touch(struct slab_pool *pool, struct slab *slab, uint64_t n_pages);
 
 /* Queues a slab for output. An empty one goes straight back. */
 void slab_queue(struct slab_pool *pool, struct slab *slab);

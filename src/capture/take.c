@@ -74,17 +74,35 @@ void filler_queue(struct capture *capture, struct filler *filler)
 
 /* For those whom the target waits for; whoever watches them can tell why. */
 static struct slab *wait_for_slab(struct capture *capture,
-				  const struct filler *filler)
+				  const struct filler *filler, uint64_t n)
 {
 	struct watch *watch = capture->config.watch;
 	struct slab *slab;
 
 	if (watch)
 		atomic_fetch_add(&watch->n_without_buffer, 1);
-	slab = slab_get(&capture->pool, filler->reserved);
+	slab = slab_get(&capture->pool, filler->reserved, n);
 	if (watch)
 		atomic_fetch_sub(&watch->n_without_buffer, 1);
 	return slab;
+}
+
+static int get_slab(struct capture *capture, struct filler *filler, uint64_t n)
+{
+	int r = 0;
+
+	if (!filler->looks_around) {
+		filler->slab = wait_for_slab(capture, filler, n);
+		return filler->slab ? 0 : -ECANCELED;
+	}
+	/* The sink may stall for as long as it likes. */
+	while (!r && !filler->slab) {
+		filler->slab = slab_get_within(&capture->pool, filler->reserved,
+					       n, CAPTURE_PROGRESS_NS);
+		if (!filler->slab)
+			r = capture_look_around(capture);
+	}
+	return r;
 }
 
 int filler_make_room(struct capture *capture, struct filler *filler, uint64_t n)
@@ -93,19 +111,10 @@ int filler_make_room(struct capture *capture, struct filler *filler, uint64_t n)
 
 	if (filler->slab && slab_room(filler->slab) < n)
 		filler_queue(capture, filler);
-	if (filler->slab)
-		return 0;
-	if (!filler->looks_around) {
-		filler->slab = wait_for_slab(capture, filler);
-		return filler->slab ? 0 : -ECANCELED;
-	}
-	/* The sink may stall for as long as it likes. */
-	while (!r && !filler->slab) {
-		filler->slab = slab_get_within(&capture->pool, filler->reserved,
-					       CAPTURE_PROGRESS_NS);
-		if (!filler->slab)
-			r = capture_look_around(capture);
-	}
+	if (!filler->slab)
+		r = get_slab(capture, filler, n);
+	if (!r)
+		slab_touch(&capture->pool, filler->slab, n);
 	return r;
 }
 

@@ -45,7 +45,7 @@ static struct slab *use_up_warm(struct slab_pool *pool)
 	while (pool->n_warm) {
 		if (slab)
 			fill_and_queue(pool, slab);
-		slab = slab_get(pool, true);
+		slab = slab_get(pool, true, SLAB_SEGMENTS);
 	}
 	return slab;
 }
@@ -57,7 +57,7 @@ static void test_scanner_leaves_a_share(void **state)
 
 	/* Nothing is out, so there is nothing to wait for. */
 	while (pool->n_warm + pool->n_cold > pool->n_reserved) {
-		assert_non_null(slab_get(pool, false));
+		assert_non_null(slab_get(pool, false, SLAB_SEGMENTS));
 		n++;
 	}
 	assert_int_equal(n, N_SLABS - pool->n_reserved);
@@ -65,7 +65,7 @@ static void test_scanner_leaves_a_share(void **state)
 	assert_int_equal(slab_pool_peak(pool), n * SLAB_SIZE);
 	/* And the fault thread has what is left. */
 	for (n = 0; n < pool->n_reserved; n++)
-		assert_non_null(slab_get(pool, true));
+		assert_non_null(slab_get(pool, true, SLAB_SEGMENTS));
 	assert_int_equal(pool->n_warm + pool->n_cold, 0);
 }
 
@@ -78,7 +78,7 @@ static void test_touches_when_the_disk_is_slow(void **state)
 	fill_and_queue(pool, slab);
 	pool->touch_ns = SHORT_NS;
 	pool->back_ns = LONG_NS;
-	assert_non_null(slab_get(pool, true));
+	assert_non_null(slab_get(pool, true, SLAB_SEGMENTS));
 	assert_int_equal(pool->n_cold, n_cold - 1);
 }
 
@@ -93,7 +93,7 @@ static void test_touches_when_the_disk_stalls(void **state)
 	pool->touch_ns = LONG_NS;
 	pool->back_ns = SHORT_NS;
 	pool->back_since_ns = now_ns() - LONG_NS - 1;
-	assert_non_null(slab_get(pool, true));
+	assert_non_null(slab_get(pool, true, SLAB_SEGMENTS));
 	assert_int_equal(pool->n_cold, n_cold - 1);
 }
 
@@ -106,7 +106,7 @@ static void test_waits_no_longer_than_touching_takes(void **state)
 	fill_and_queue(pool, slab);
 	pool->touch_ns = pool->back_ns = 20000000;
 	pool->back_since_ns = start_ns = now_ns();
-	assert_non_null(slab_get(pool, true));
+	assert_non_null(slab_get(pool, true, SLAB_SEGMENTS));
 	assert_true(now_ns() - start_ns >= 20000000);
 }
 
@@ -120,8 +120,34 @@ static void test_fault_thread_waits_for_no_laggard(void **state)
 	pool->touch_ns = LONG_NS;
 	pool->back_ns = SHORT_NS;
 	pool->back_since_ns = now_ns();
-	assert_non_null(slab_get(pool, true));
+	assert_non_null(slab_get(pool, true, SLAB_SEGMENTS));
 	assert_int_equal(pool->n_cold, n_cold - 1);
+}
+
+static void test_touches_no_more_than_is_needed(void **state)
+{
+	struct slab_pool *pool = *state;
+	struct slab *slab = use_up_warm(pool);
+	size_t n_cold = pool->n_cold;
+
+	/* Half of it takes less than what comes back does. */
+	fill_and_queue(pool, slab);
+	pool->touch_ns = LONG_NS;
+	pool->back_ns = LONG_NS / 2 + SHORT_NS;
+	pool->back_since_ns = now_ns();
+	slab = slab_get(pool, true, SLAB_SEGMENTS / 2);
+	assert_non_null(slab);
+	assert_int_equal(pool->n_cold, n_cold - 1);
+
+	assert_int_equal(slab->touched, 0);
+	slab_touch(pool, slab, 3);
+	assert_int_equal(slab->touched, 3 * PAGE_SIZE);
+	assert_true(pool->touch_ns < LONG_NS);
+	slab->used = 2 * PAGE_SIZE;
+	slab_touch(pool, slab, 1);
+	assert_int_equal(slab->touched, 3 * PAGE_SIZE);
+	slab_touch(pool, slab, SLAB_SEGMENTS);
+	assert_int_equal(slab->touched, SLAB_SIZE);
 }
 
 static void *write_later(void *pool)
@@ -146,7 +172,7 @@ static void test_waits_for_a_quick_disk(void **state)
 	pool->touch_ns = pool->back_ns = LONG_NS;
 	pool->back_since_ns = now_ns();
 	assert_int_equal(pthread_create(&disk, NULL, write_later, pool), 0);
-	assert_ptr_equal(slab_get(pool, true), slab);
+	assert_ptr_equal(slab_get(pool, true, SLAB_SEGMENTS), slab);
 	assert_int_equal(pool->n_cold, n_cold);
 	pthread_join(disk, NULL);
 }
@@ -156,9 +182,10 @@ static void test_waits_no_longer_than_told(void **state)
 	struct slab_pool *pool = *state;
 
 	while (pool->n_warm + pool->n_cold)
-		assert_non_null(slab_get_within(pool, true, LONG_NS));
-	assert_null(slab_get_within(pool, true, SHORT_NS));
-	assert_null(slab_get_within(pool, false, SHORT_NS));
+		assert_non_null(
+			slab_get_within(pool, true, SLAB_SEGMENTS, LONG_NS));
+	assert_null(slab_get_within(pool, true, SLAB_SEGMENTS, SHORT_NS));
+	assert_null(slab_get_within(pool, false, SLAB_SEGMENTS, SHORT_NS));
 }
 
 static void *fail_later(void *pool)
@@ -178,7 +205,7 @@ static void test_failure_ends_waiting(void **state)
 	pool->touch_ns = pool->back_ns = LONG_NS;
 	pool->back_since_ns = now_ns();
 	assert_int_equal(pthread_create(&thread, NULL, fail_later, pool), 0);
-	assert_null(slab_get(pool, true));
+	assert_null(slab_get(pool, true, SLAB_SEGMENTS));
 	pthread_join(thread, NULL);
 }
 
@@ -192,6 +219,7 @@ int main(void)
 		TEST(test_touches_when_the_disk_stalls),
 		TEST(test_waits_no_longer_than_touching_takes),
 		TEST(test_fault_thread_waits_for_no_laggard),
+		TEST(test_touches_no_more_than_is_needed),
 		TEST(test_waits_for_a_quick_disk),
 		TEST(test_waits_no_longer_than_told),
 		TEST(test_failure_ends_waiting),
