@@ -255,7 +255,7 @@ bool arch_rewind_syscall(struct user_regs_struct *regs)
 {
 	if ((long)regs->orig_rax < 0)
 		return false;
-	switch (-(long)regs->rax) {
+	switch ((long)-regs->rax) {
 	case ERESTARTSYS:
 	case ERESTARTNOINTR:
 	case ERESTARTNOHAND:
