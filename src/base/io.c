@@ -165,3 +165,28 @@ int io_read_file(int dirfd, const char *path, size_t max, char **buf,
 		return -errno;
 	return io_read_all(fd, max, buf, len);
 }
+
+int io_read_head(int dirfd, const char *path, size_t max, char **buf,
+		 size_t *len)
+{
+	_cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *data = malloc(max + 1);
+	size_t used = 0;
+	ssize_t n = 1;
+
+	if (fd < 0)
+		return -errno;
+	if (!data)
+		return -ENOMEM;
+	while (n && used < max) {
+		n = read(fd, data + used, max - used);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0)
+			used += (size_t)n;
+	}
+	data[used] = '\0';
+	*buf = steal_ptr(data);
+	*len = used;
+	return 0;
+}

@@ -24,6 +24,11 @@ int io_sync(int fd);
 int io_read_file(int dirfd, const char *path, size_t max, char **buf,
 		 size_t *len);
 
+/* No more than its first `max` bytes, however long it is; otherwise the same.
+ */
+int io_read_head(int dirfd, const char *path, size_t max, char **buf,
+		 size_t *len);
+
 /*
  * Opens a file of a directory that others have filled, for reading: a
  * descriptor; -EMEDIUMTYPE for what is no regular file, a symbolic link too; or

@@ -14,9 +14,11 @@
 #include "base/log.h"
 #include "sys/procstat.h"
 
-/* Of a text that the process owns: its environment, say. */
-#define TEXT_MAX (16 * MIB)
-#define AUXV_MAX (4 * KIB)
+/* Of a text that the process owns, its environment say: more than execve(2)
+ * takes, which is 6 MiB, but prctl(PR_SET_MM) puts no bound to it. */
+#define TEXT_MAX    (8 * MIB)
+#define STRINGS_MAX (1u << 20)
+#define AUXV_MAX    (4 * KIB)
 
 static int read_stat(struct image_process *process, const struct target *target)
 {
@@ -53,17 +55,18 @@ static int read_creds(struct image_process *process,
 	return 0;
 }
 
-/* "a\0b\0" as strings of their own. */
-static int split(const char *text, size_t len, char ***list, size_t *n_list)
+/* "a\0b\0" as strings of their own, STRINGS_MAX of them at most; how much of
+ * the text is left. */
+static ssize_t split(const char *text, size_t len, char ***list, size_t *n_list)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < len; i++)
 		n += !text[i];
-	*list = calloc(n + 2, sizeof(**list));
+	*list = calloc(min_u64(n, STRINGS_MAX) + 2, sizeof(**list));
 	if (!*list)
 		return -ENOMEM;
-	while (len) {
+	while (len && *n_list < STRINGS_MAX) {
 		size_t part = strnlen(text, len);
 
 		(*list)[*n_list] = strndup(text, part);
@@ -74,19 +77,29 @@ static int split(const char *text, size_t len, char ***list, size_t *n_list)
 		text += part;
 		len -= part;
 	}
-	return 0;
+	return (ssize_t)len;
 }
 
+/* As the kernel's own core does, which keeps 80 bytes of the arguments: what is
+ * too long is cut, for it is no reason to have no core. */
 static int read_strings(const struct target *target, const char *name,
 			char ***list, size_t *n_list)
 {
 	_cleanup_free_ char *text = NULL;
 	size_t len;
-	int r = io_read_file(target->proc_fd, name, TEXT_MAX, &text, &len);
+	ssize_t left;
+	int r = io_read_head(target->proc_fd, name, TEXT_MAX, &text, &len);
 
 	if (r)
 		return r == -ENOENT ? -ESRCH : r;
-	return split(text, len, list, n_list);
+	left = split(text, len, list, n_list);
+	if (left < 0)
+		return (int)left;
+	if (left || len == TEXT_MAX)
+		log_warning("pid %d: /proc/%d/%s is too long, its first %zu "
+			    "bytes are kept",
+			    target->pid, target->pid, name, len - (size_t)left);
+	return 0;
 }
 
 /* Up to the first AT_NULL, in whole entries: all that readers take. */

@@ -86,7 +86,12 @@ def test_monitor(tmp_path, mode):
     assert_only(work)
 
 
-@pytest.mark.parametrize("kind", ["maps", "names", "threads", "fds"])
+#: Of each kind of process, what must be said of what was cut.
+CUT = {"cmdline": ["cmdline"], "environ": ["environ"],
+       "empty": ["cmdline", "environ"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["maps", "names", "threads", "fds", *CUT])
 def test_process(tmp_path, kind):
     work, files = tmp_path / "work", tmp_path / "files"
     work.mkdir()
@@ -96,6 +101,8 @@ def test_process(tmp_path, kind):
         assert target.poll() is None
     result.expect(cli.DONE)
     assert "\x1b" not in result.err
+    for name in CUT.get(kind, ()):
+        assert f"/{name} is too long, its first " in result.err, result
     assert memory < MEMORY_MAX, f"{memory} KiB"
     assert_only(work, "image")
     assert_only(files)
