@@ -501,10 +501,11 @@ static int look_at_all_files(struct capture *capture)
 
 	for (unsigned i = 0; !r && i < capture->n_regions; i++) {
 		struct region *region = capture->regions[i];
+		/* Huge pages are never swapped. */
+		bool own = own_is_watched(region);
 
-		if (region->registered && region_is_file(region))
-			r = look_anew(capture, region, region->desc.range,
-				      false);
+		if (region->registered && (own || region_is_file(region)))
+			r = look_anew(capture, region, region->desc.range, own);
 	}
 	return r;
 }

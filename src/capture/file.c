@@ -320,6 +320,22 @@ static int judge_holes(const struct pages *pages)
 	return 0;
 }
 
+/* Of small pages the mapping's own stay where a hole is punched, or an event
+ * tells. */
+static int judge_own(const struct pages *pages)
+{
+	const struct region *region = pages->region;
+	struct region_part part;
+
+	if (!pages->n || !pages->place->n)
+		return 0;
+	part = pages->place->part[0];
+	part.range.end = part.range.start + pages->n * PAGE_SIZE;
+	return own_check(region, part, pages->owner[0] == OWNER_PROCESS,
+			 bitmap_test(&region->backed, pages->page[0]),
+			 pages->to);
+}
+
 int file_copy_private(const struct region *region, struct range range,
 		      const struct region_place *place, uint8_t *to)
 {
@@ -336,5 +352,7 @@ int file_copy_private(const struct region *region, struct range range,
 	r = touch(&pages);
 	if (!r)
 		r = read_own(&pages);
-	return r ? r : judge_holes(&pages);
+	if (!r)
+		r = judge_holes(&pages);
+	return r ? r : judge_own(&pages);
 }

@@ -239,6 +239,26 @@ int file_copy(const struct region *region, struct range run, uint8_t *to);
 int file_copy_private(const struct region *region, struct range range,
 		      const struct region_place *place, uint8_t *to);
 
+/* own.c: huge pages of a private mapping, where they are not the file's */
+
+/* Whether it may have such pages. */
+bool own_is_watched(const struct region *region);
+
+int own_init(struct region *region);
+void own_deinit(struct region *region);
+
+/* Before the capture: looks which there are, and which hold something. 0,
+ * -ESRCH or -errno. */
+int own_find(struct region *region, struct range range);
+
+/*
+ * Whether `copy`, which is all of `part` of a huge page, is of the page of the
+ * instant. `own`: it was copied as the mapping's own; `backed`: the file had a
+ * page. 0; -ENOENT: that page is lost; -errno.
+ */
+int own_check(const struct region *region, struct region_part part, bool own,
+	      bool backed, const uint8_t *copy);
+
 /* alias.c */
 int alias_add(struct capture *capture, struct region *region);
 void alias_deinit(struct capture *capture);

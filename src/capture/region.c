@@ -163,6 +163,8 @@ int region_init(struct region *region, const struct region_desc *desc,
 		r = init_parts(region);
 	if (!r)
 		r = file_init(region, hole_fd);
+	if (!r)
+		r = own_init(region);
 	if (r)
 		region_deinit(region);
 	return r;
@@ -171,6 +173,7 @@ int region_init(struct region *region, const struct region_desc *desc,
 void region_deinit(struct region *region)
 {
 	file_deinit(region);
+	own_deinit(region);
 	free(region->parts);
 	free(region->extents);
 	bitmap_deinit(&region->populated);
@@ -259,6 +262,9 @@ int region_find_populated(struct region *region, int pagemap_fd,
 		}
 		if (region_has_file(region))
 			file_find_populated(region, part.range);
+		r = own_find(region, part.range);
+		if (r)
+			return r;
 	}
 	return 0;
 }

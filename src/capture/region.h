@@ -97,6 +97,8 @@ struct region {
 	uint8_t *extents; /* enum extent_flags each */
 	struct bitmap populated;
 	struct bitmap backed; /* private mappings: pages that the file has */
+	struct bitmap own;    /* by extent: own.c */
+	struct bitmap filled; /* of these, what is not all zeros */
 	struct bitmap noted;
 	struct bitmap removed; /* changed since arming: see the freeze */
 	struct bitmap todo;    /* by block number */

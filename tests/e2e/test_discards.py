@@ -129,10 +129,11 @@ def test_balloon_on_files(guests, out, ram):
         finish(guests, source, dump, out, may_be_lost=True)
 
 
-@pytest.mark.parametrize("ram", ["anon", "memfd", "hugetlb"])
+@pytest.mark.parametrize("ram", ["anon", "memfd", "hugetlb",
+                                 "hugetlb-private"])
 def test_free_page_reporting(guests, out, ram):
     spec = SPEC.replace(ram=ram, extra=REPORTING)
-    with host.huge_pages(2 * MEM_MIB if ram == "hugetlb" else 0):
+    with host.huge_pages(2 * MEM_MIB if "hugetlb" in ram else 0):
         source = start(guests, spec)
         with SlowDump(source, out) as dump:
             balloon(source, MEM_MIB - 1)

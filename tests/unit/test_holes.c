@@ -353,6 +353,126 @@ static void own_pages_hide_holes(void **state)
 	world_free(w);
 }
 
+/* Huge ones go with the hole below them. */
+static void a_hole_takes_huge_pages(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, 5, 1);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* To read it puts a page of zeros there, again the mapping's own; `i`: what was
+ * there was the file's below 4, its own below 12. */
+static void a_hole_is_read(void **state, size_t i)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, i, 1);
+	assert_int_equal(*(volatile uint8_t *)unit(w, i), 0);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+static void a_read_hole_of_the_file_is_a_loss(void **state)
+{
+	a_hole_is_read(state, 2);
+}
+
+static void a_read_hole_of_its_own_is_a_loss(void **state)
+{
+	a_hole_is_read(state, 6);
+	a_hole_is_read(state, 9);
+}
+
+/* By the thread that serves the writer. */
+static void a_written_hole_of_its_own_is_a_loss(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, 6, 1);
+	fill(w, 6, 1, 9);
+	assert_int_equal(*unit(w, 6), 9);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* Somebody else puts a page into the file, with what was there before. */
+static void a_hole_of_its_own_is_filled(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	settle(w);
+	punch(w, 6, 1);
+	memset(w->memory.at + 6 * w->unit, 2, w->unit);
+	assert_int_equal(*unit(w, 6), 2);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* Nothing is lost with them. */
+static void pages_of_zeros_may_go(void **state)
+{
+	struct world *w = begin(state);
+
+	fill(w, 12, 4, 1);
+	fill(w, 12, 4, 0);
+	arm(w);
+	settle(w);
+	punch(w, 12, 2);
+	assert_int_equal(*(volatile uint8_t *)unit(w, 13), 0);
+	expect_all(w);
+	assert_right(w);
+	world_free(w);
+}
+
+/* One that holds something at its end only. */
+static void a_page_of_one_byte_is_a_loss(void **state)
+{
+	struct world *w = begin(state);
+
+	unit(w, 13)[-1] = 1;
+	arm(w);
+	settle(w);
+	punch(w, 12, 1);
+	assert_int_equal(*(volatile uint8_t *)unit(w, 12), 0);
+	assert_int_equal(finish(w), RESULT_INCONSISTENT);
+	world_free(w);
+}
+
+/* Before the instant: what is written, or discarded, until then counts. */
+static void what_was_its_own_before(void **state)
+{
+	struct world *w = begin(state);
+
+	arm(w);
+	fill(w, 13, 1, 7); /* a hole of the file */
+	fill(w, 3, 1, 7);  /* a page of it */
+	assert_int_equal(madvise(unit(w, 6), w->unit, MADV_DONTNEED), 0);
+	assert_int_equal(madvise(unit(w, 10), w->unit, MADV_DONTNEED), 0);
+	punch(w, 5, 1);
+	punch(w, 9, 1);
+	assert_int_equal(*(volatile uint8_t *)unit(w, 9), 0);
+	settle(w);
+	expect_all(w);
+	expect(w, 13, 1, 7);
+	expect(w, 3, 1, 7);
+	expect(w, 6, 1, 1);
+	expect(w, 10, 1, 0);
+	expect(w, 5, 1, 0);
+	expect(w, 9, 1, 0);
+	assert_right(w);
+	world_free(w);
+}
+
 /* For the time of the tests; where they are not to be had, some are skipped. */
 static int add_huge_pages(int n)
 {
@@ -406,6 +526,19 @@ int main(void)
 		TEST(an_early_hole_may_be_filled, SHARED_HUGE),
 		TEST(own_pages_are_captured_first, PRIVATE_SMALL),
 		TEST(own_pages_hide_holes, PRIVATE_SMALL),
+		TEST(holes_are_left_alone, PRIVATE_HUGE),
+		TEST(a_hole_is_a_loss, PRIVATE_HUGE),
+		TEST(a_filled_hole_is_a_loss, PRIVATE_HUGE),
+		TEST(a_hole_in_a_hole_is_none, PRIVATE_HUGE),
+		TEST(own_pages_are_captured_first, PRIVATE_HUGE),
+		TEST(a_hole_takes_huge_pages, PRIVATE_HUGE),
+		TEST(a_read_hole_of_the_file_is_a_loss, PRIVATE_HUGE),
+		TEST(a_read_hole_of_its_own_is_a_loss, PRIVATE_HUGE),
+		TEST(a_written_hole_of_its_own_is_a_loss, PRIVATE_HUGE),
+		TEST(a_hole_of_its_own_is_filled, PRIVATE_HUGE),
+		TEST(pages_of_zeros_may_go, PRIVATE_HUGE),
+		TEST(a_page_of_one_byte_is_a_loss, PRIVATE_HUGE),
+		TEST(what_was_its_own_before, PRIVATE_HUGE),
 	};
 
 	return cmocka_run_group_tests(tests, take_huge_pages, give_huge_pages);

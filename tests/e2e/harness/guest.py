@@ -40,6 +40,7 @@ RAM_KINDS = (
     "memfd",
     "file",
     "hugetlb",
+    "hugetlb-private",
     "numa",  # two nodes: private memory and a memfd
     "dimm",  # a hot-plugged pc-dimm, which the judge's memory reaches into
 )
@@ -136,6 +137,8 @@ class GuestSpec:
             "private": f"memory-backend-file,id=ram0,{size},share=off,"
             f"mem-path={shm_dir}/ram",
             "hugetlb": f"memory-backend-memfd,id=ram0,{size},share=on,"
+            "hugetlb=on,hugetlbsize=2M",
+            "hugetlb-private": f"memory-backend-memfd,id=ram0,{size},share=off,"
             "hugetlb=on,hugetlbsize=2M",
         }.get(self.ram)
         if backend:
