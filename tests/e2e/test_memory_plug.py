@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory that is plugged in, or taken away, while the rest is captured: a
+virtio-mem device that shrinks, a DIMM that comes and one that goes. The snapshot
+is right, or the dump ends with exit code 4; what comes after the instant is no
+part of it."""
+
+import json
+
+import pytest
+from harness import cli
+from harness.guest import GuestSpec, assert_same_instant
+from test_discards import MIB, SlowDump
+
+EXTRA_MIB = 128
+SPEC = GuestSpec(
+    modules=("virtio_pci", "virtio_mem"),
+    append="memhp_default_state=online_movable swiotlb=2048",
+    judge={"mib": 96, "rate": 200},
+)
+SLOTS = ("-m", "slots=2,maxmem=1G")
+
+
+def backend(ram, name):
+    kind = {"anon": "memory-backend-ram", "memfd": "memory-backend-memfd"}[ram]
+    return {"qom_type": kind, "id": name, "size": EXTRA_MIB * MIB,
+            "share": ram == "memfd"}  # fmt: skip
+
+
+def guest_kib(guest):
+    """What QEMU says that the guest has of more memory."""
+    with guest.qmp() as qmp:
+        devices = qmp.command("query-memory-devices")
+    return sum(device["data"]["size"] for device in devices)
+
+
+def finish(guests, source, dump, out, may_be_lost, spec=None):
+    code, text, err = dump.wait()
+    source.wait_checks(1)
+    if code == cli.INCONSISTENT and may_be_lost:
+        assert "the snapshot is discarded" in err
+        assert not out.exists()
+        return None
+    assert code == cli.DONE, err
+    command = f"exec:{cli.program()} convert {out} --to qemu --out -"
+    restored = guests.restore(source, command, spec=spec)
+    assert_same_instant(source, restored, checks=1)
+    restored.close()
+    return json.loads(text)
+
+
+def vmem_spec(ram):
+    share = "on" if ram == "memfd" else "off"
+    kind = backend(ram, "")["qom_type"]
+    return SPEC.replace(
+        ram="anon4k" if ram == "anon" else ram,
+        extra=(
+            *SLOTS,
+            "-object", f"{kind},id=vmem,size={EXTRA_MIB}M,share={share}",
+            "-device", "virtio-mem-pci,id=vmem0,memdev=vmem,"
+            f"requested-size={EXTRA_MIB}M",
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ram", ["anon", "memfd"])
+def test_virtio_mem_shrinks(guests, out, ram):
+    source = guests.start(vmem_spec(ram))
+    source.wait("memory of virtio-mem",
+                lambda: guest_kib(source) == EXTRA_MIB * MIB)
+    source.wait_checks(1)
+    with SlowDump(source, out) as dump:
+        with source.qmp() as qmp:
+            qmp.command("qom-set", path="/machine/peripheral/vmem0",
+                        property="requested-size", value=0)  # fmt: skip
+        source.wait("memory given back", lambda: guest_kib(source) <
+                    EXTRA_MIB * MIB or dump.is_over())
+        finish(guests, source, dump, out, may_be_lost=ram != "anon")
+
+
+@pytest.mark.parametrize("ram", ["anon", "memfd"])
+def test_a_dimm_comes(guests, out, ram):
+    source = guests.start(SPEC.replace(ram=ram, extra=SLOTS, judge={"mib": 32}))
+    source.wait_checks(1)
+    with SlowDump(source, out) as dump:
+        with source.qmp() as qmp:
+            qmp.command("object-add", **backend(ram, "late"))
+            qmp.command("device_add", driver="pc-dimm", id="late0",
+                        memdev="late")  # fmt: skip
+        assert not dump.is_over()
+        figures = finish(guests, source, dump, out, may_be_lost=False)
+    assert figures["pages"]["total"] * 4096 < (SPEC.mem_mib + 64) * MIB
+
+
+def test_a_dimm_goes(guests, out):
+    """The guest lets go of it, then QEMU unmaps it."""
+    source = guests.start(SPEC.replace(ram="dimm", judge={"mib": 16}))
+    source.wait_checks(1)
+    with SlowDump(source, out) as dump:
+        with source.qmp() as qmp:
+            qmp.command("device_del", id="dimm0dev")
+        source.wait("unplugged DIMM",
+                    lambda: not guest_kib(source) or dump.is_over())
+        finish(guests, source, dump, out, may_be_lost=True)
