@@ -45,10 +45,10 @@ def start(guests, spec):
 class SlowDump:
     """One that takes its time from the instant on, with few buffers."""
 
-    def __init__(self, guest, out):
+    def __init__(self, guest, out, rate=12):
         argv = [cli.program(), "dump", "--pid", guest.pid, "--out", out,
                 "--json", "--progress", "json", "--buffer", "16M",
-                "--rate-limit", "12"]  # fmt: skip
+                "--rate-limit", rate]  # fmt: skip
         self.process = subprocess.Popen(
             list(map(str, argv)), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

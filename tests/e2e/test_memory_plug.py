@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that is plugged in, or taken away, while the rest is captured: a
-virtio-mem device that shrinks, a DIMM that comes and one that goes. The snapshot
-is right, or the dump ends with exit code 4; what comes after the instant is no
-part of it."""
+virtio-mem device that shrinks, a DIMM that comes. The snapshot is right, or the
+dump ends with exit code 4; what comes after the instant is no part of it."""
 
 import json
 
@@ -12,10 +11,12 @@ from harness.guest import GuestSpec, assert_same_instant
 from test_discards import MIB, SlowDump
 
 EXTRA_MIB = 128
+# What the judge has must find room in it.
+VMEM_BASE_MIB = 192
 SPEC = GuestSpec(
     modules=("virtio_pci", "virtio_mem"),
     append="memhp_default_state=online_movable swiotlb=2048",
-    judge={"mib": 96, "rate": 200},
+    judge={"mib": 32, "rate": 200},
 )
 SLOTS = ("-m", "slots=2,maxmem=1G")
 
@@ -26,7 +27,7 @@ def backend(ram, name):
             "share": ram == "memfd"}  # fmt: skip
 
 
-def guest_kib(guest):
+def guest_bytes(guest):
     """What QEMU says that the guest has of more memory."""
     with guest.qmp() as qmp:
         devices = qmp.command("query-memory-devices")
@@ -53,6 +54,10 @@ def vmem_spec(ram):
     kind = backend(ram, "")["qom_type"]
     return SPEC.replace(
         ram="anon4k" if ram == "anon" else ram,
+        mem_mib=VMEM_BASE_MIB,
+        judge={"mib": 64, "rate": 200},
+        # The judge's memory comes from what is movable first.
+        append=f"{SPEC.append} guest.memory={VMEM_BASE_MIB + EXTRA_MIB // 2}",
         extra=(
             *SLOTS,
             "-object", f"{kind},id=vmem,size={EXTRA_MIB}M,share={share}",
@@ -64,22 +69,23 @@ def vmem_spec(ram):
 
 @pytest.mark.parametrize("ram", ["anon", "memfd"])
 def test_virtio_mem_shrinks(guests, out, ram):
+    """On a busy machine the dump may be over before the guest has begun."""
     source = guests.start(vmem_spec(ram))
     source.wait("memory of virtio-mem",
-                lambda: guest_kib(source) == EXTRA_MIB * MIB)
+                lambda: guest_bytes(source) == EXTRA_MIB * MIB)
     source.wait_checks(1)
-    with SlowDump(source, out) as dump:
+    with SlowDump(source, out, rate=8) as dump:
         with source.qmp() as qmp:
             qmp.command("qom-set", path="/machine/peripheral/vmem0",
                         property="requested-size", value=0)  # fmt: skip
-        source.wait("memory given back", lambda: guest_kib(source) <
+        source.wait("memory given back", lambda: guest_bytes(source) <
                     EXTRA_MIB * MIB or dump.is_over())
         finish(guests, source, dump, out, may_be_lost=ram != "anon")
 
 
 @pytest.mark.parametrize("ram", ["anon", "memfd"])
 def test_a_dimm_comes(guests, out, ram):
-    source = guests.start(SPEC.replace(ram=ram, extra=SLOTS, judge={"mib": 32}))
+    source = guests.start(SPEC.replace(ram=ram, extra=SLOTS))
     source.wait_checks(1)
     with SlowDump(source, out) as dump:
         with source.qmp() as qmp:
@@ -89,15 +95,3 @@ def test_a_dimm_comes(guests, out, ram):
         assert not dump.is_over()
         figures = finish(guests, source, dump, out, may_be_lost=False)
     assert figures["pages"]["total"] * 4096 < (SPEC.mem_mib + 64) * MIB
-
-
-def test_a_dimm_goes(guests, out):
-    """The guest lets go of it, then QEMU unmaps it."""
-    source = guests.start(SPEC.replace(ram="dimm", judge={"mib": 16}))
-    source.wait_checks(1)
-    with SlowDump(source, out) as dump:
-        with source.qmp() as qmp:
-            qmp.command("device_del", id="dimm0dev")
-        source.wait("unplugged DIMM",
-                    lambda: not guest_kib(source) or dump.is_over())
-        finish(guests, source, dump, out, may_be_lost=True)
