@@ -48,7 +48,8 @@ class SlowDump:
     def __init__(self, guest, out, rate=12):
         argv = [cli.program(), "dump", "--pid", guest.pid, "--out", out,
                 "--json", "--progress", "json", "--buffer", "16M",
-                "--rate-limit", rate]  # fmt: skip
+                "--rate-limit", rate,
+                "--max-stall", cli.MAX_STALL_MS]  # fmt: skip
         self.process = subprocess.Popen(
             list(map(str, argv)), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

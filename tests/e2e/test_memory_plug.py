@@ -69,7 +69,8 @@ def vmem_spec(ram):
 
 @pytest.mark.parametrize("ram", ["anon", "memfd"])
 def test_virtio_mem_shrinks(guests, out, ram):
-    """On a busy machine the dump may be over before the guest has begun."""
+    """On a busy machine the dump may be over before the guest has begun.  It
+    may also be discarded: where it is not, it is right."""
     source = guests.start(vmem_spec(ram))
     source.wait("memory of virtio-mem",
                 lambda: guest_bytes(source) == EXTRA_MIB * MIB)
@@ -80,7 +81,7 @@ def test_virtio_mem_shrinks(guests, out, ram):
                         property="requested-size", value=0)  # fmt: skip
         source.wait("memory given back", lambda: guest_bytes(source) <
                     EXTRA_MIB * MIB or dump.is_over())
-        finish(guests, source, dump, out, may_be_lost=ram != "anon")
+        finish(guests, source, dump, out, may_be_lost=True)
 
 
 @pytest.mark.parametrize("ram", ["anon", "memfd"])
