@@ -8,6 +8,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "sys/heirs.h"
 #include "sys/pidfd.h"
 #include "sys/procfs.h"
 #include "sys/uffd.h"
@@ -249,6 +250,28 @@ int capture_run(struct capture *capture)
 		return capture_fail(capture, r);
 	atomic_store(&capture->mode, MODE_RELEASE);
 	return 0;
+}
+
+int capture_check_heirs(const struct capture *capture)
+{
+	_cleanup_free_ int *uffds = calloc(capture->n_spaces + 1, sizeof(int));
+	pid_t heir = 0;
+	int r = 0;
+
+	if (!uffds)
+		return -ENOMEM;
+	for (unsigned i = 0; i < capture->n_spaces; i++)
+		uffds[i] = capture->spaces[i]->desc.uffd;
+	r = heirs_find(uffds, capture->n_spaces, &capture->config.born, &heir);
+	INJECT_INTO(r, "arm-heirs");
+	if (r < 0)
+		return log_errno(r, "/proc: looking for children: %m");
+	if (!r)
+		return 0;
+	log_warning("pid %d: was forked in the wrong moment, and has inherited "
+		    "the userfaultfd of its parent",
+		    heir);
+	return RESULT_INCONSISTENT;
 }
 
 static void unregister_region(const struct region *region)

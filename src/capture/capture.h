@@ -37,6 +37,7 @@
 #include "base/histogram.h"
 #include "base/watch.h"
 #include "capture/region.h"
+#include "sys/heirs.h"
 
 /*
  * Where captured pages go: each page of each region at most once, in any order;
@@ -96,6 +97,8 @@ struct capture_config {
 	capture_progress_fn progress;
 	void *progress_opaque;
 	struct watch *watch; /* who keeps the target waiting; may be NULL */
+	/* From before the userfaultfds were made. */
+	struct heirs_mark born;
 };
 
 struct capture_stats {
@@ -168,6 +171,14 @@ int capture_drop(struct capture *capture, unsigned space, struct range range);
  */
 int capture_register(struct capture *capture, unsigned space,
 		     struct range range);
+
+/*
+ * Before anything is protected: whether nobody but us has one of the
+ * userfaultfds. A child that was being forked when it was made may have, and
+ * would keep the target protected if we were killed. 0; else logged:
+ * RESULT_INCONSISTENT, then try again with others.
+ */
+int capture_check_heirs(const struct capture *capture);
 
 /* Starts to read events. `n_bytes` that exist, about, choose the buffers. */
 int capture_start(struct capture *capture, uint64_t n_bytes);

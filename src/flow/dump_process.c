@@ -22,6 +22,7 @@
 #include "flow/unsafe.h"
 #include "flow/writers.h"
 #include "sys/caps.h"
+#include "sys/heirs.h"
 #include "sys/pidlist.h"
 #include "sys/procstat.h"
 #include "sys/proctree.h"
@@ -211,6 +212,7 @@ static int make_capture(struct attempt *a)
 		.progress = a->options->progress,
 		.progress_opaque = a->options->progress_opaque,
 		.watch = a->watch,
+		.born = heirs_mark(),
 	};
 	int r = setup_choose_features(UFFD_FEATURE_EVENT_FORK, &a->features);
 
@@ -329,6 +331,9 @@ static int arm(struct attempt *a)
 
 	if (!r)
 		r = register_mappings(a);
+	/* They all stood: who was being forked is there. */
+	if (!r)
+		r = capture_check_heirs(a->capture);
 	if (!r)
 		r = capture_arm(a->capture);
 	for (size_t i = 0; !r && i < a->n_subjects; i++)

@@ -25,6 +25,7 @@
 #include "qemu/disks.h"
 #include "qemu/ramscan.h"
 #include "qemu/vm.h"
+#include "sys/heirs.h"
 #include "sys/pagemap.h"
 #include "sys/uffd.h"
 #include "target/target.h"
@@ -96,6 +97,7 @@ static int make_capture(struct capture **out,
 		.progress = options->progress,
 		.progress_opaque = options->progress_opaque,
 		.watch = keeper->watch,
+		.born = heirs_mark(),
 	};
 	uint64_t features = 0;
 	int r;
@@ -119,7 +121,7 @@ static int make_capture(struct capture **out,
 		r = writers_infect(writers, *out, features);
 	if (!r)
 		r = writers_arm(writers, *out, false);
-	return r;
+	return r ? r : capture_check_heirs(*out);
 }
 
 /* Memory that was plugged in, or resized, since it was looked at. */

@@ -9,6 +9,7 @@
 
 #include "base/inject.h"
 #include "base/log.h"
+#include "base/result.h"
 #include "base/util.h"
 #include "flow/connect.h"
 #include "flow/guardian.h"
@@ -17,6 +18,7 @@
 #include "qemu/vm.h"
 #include "sys/caps.h"
 #include "sys/fdpass.h"
+#include "sys/heirs.h"
 #include "sys/pidfd.h"
 #include "sys/uffd.h"
 
@@ -39,6 +41,10 @@ enum keeper_command {
 
 #define REMOVE_FD_TIMEOUT_MS 30000
 
+/* Each is met by a fork only if that falls into the microseconds for which it
+ * is in the target. */
+#define UFFD_TRIES 16
+
 /* For which a parasite may look for a place where it can hold a thread, which
  * runs on meanwhile. */
 #define SEARCH_NS (2 * NS_PER_S)
@@ -50,10 +56,9 @@ struct charge {
 	pid_t dumper;
 };
 
-static int take_uffd(const struct target *target, struct watch *watch,
-		     int *uffd)
+static int take_one(const struct target *target, struct watch *watch, int dev,
+		    int *uffd)
 {
-	_cleanup_close_ int dev = uffd_open_device();
 	struct parasite *parasite;
 	int r, cured;
 
@@ -75,6 +80,40 @@ static int take_uffd(const struct target *target, struct watch *watch,
 		r = cured;
 	}
 	return r;
+}
+
+/*
+ * One that a child of the target has inherited would keep the target protected
+ * after us. It is given up, which harms nobody, for nothing is registered with
+ * it yet; the next one will hardly be met by a fork, too.
+ */
+static int take_uffd(const struct target *target, struct watch *watch,
+		     int *uffd)
+{
+	_cleanup_close_ int dev = uffd_open_device();
+
+	for (int i = 0; i < UFFD_TRIES; i++) {
+		struct heirs_mark mark = heirs_mark();
+		pid_t heir = 0;
+		int r = take_one(target, watch, dev, uffd);
+
+		if (r)
+			return r;
+		r = heirs_find(uffd, 1, &mark, &heir);
+		if (r < 0) {
+			close_fd(uffd);
+			return log_errno(r, "/proc: looking for children: %m");
+		}
+		if (!r)
+			return 0;
+		log_debug("pid %d: its child %d has inherited the userfaultfd",
+			  target->pid, heir);
+		close_fd(uffd);
+	}
+	log_error(
+		"pid %d: forks so often that each userfaultfd was inherited by a child; try again",
+		target->pid);
+	return RESULT_FAILED;
 }
 
 /* What may be needed to take a userfaultfd and, once that is done, to find the

@@ -9,3 +9,7 @@
  * right to trace both; -errno. Logs nothing.
  */
 int kcmp_same_memory(pid_t a, pid_t b);
+
+/* The same of a descriptor of each: whether it is one open file description.
+ * -EBADF: there is none. */
+int kcmp_same_file(pid_t a, int fd_a, pid_t b, int fd_b);

@@ -85,6 +85,7 @@ def kill(pid, out, whom, tally, chance, longest, options=(), traced=False):
         result = dump.wait()
         tally.seconds = max(tally.seconds, time.monotonic() - since)
     assert result.code in (cli.DONE, -signal.SIGKILL), result.err
+    print(result.err, end="")
     if not out.exists():
         tally.under_way += 1
     remove(out)
@@ -113,7 +114,6 @@ def judge_waits(target, may_end):
 
 def assert_all_wait(target, tids):
     """A thread of a wait that ends is gone."""
-    """Without a word to it: a thread whose wait ends is gone."""
     ended = tids - process.tids(target.pid)
     if ended:
         judge_waits(target, may_end=False)

@@ -4,6 +4,7 @@ it could not be kept consistent.  Never wrong."""
 
 import os
 import shutil
+import signal
 import threading
 import time
 
@@ -309,10 +310,28 @@ def test_a_child_that_inherits_the_descriptor(targets, out):
     result, _ = inject.run("infect-take-uffd:stall=1", "dump", "--pid",
                            target.pid, "--out", out)  # fmt: skip
     result.expect(cli.DONE)
+    assert_has_heir(target)
+    process.assert_clean(target.pid)
+
+
+def assert_has_heir(target):
     target.wait_line("^forked$")
     (child,) = process.children(target.pid)
     assert any("userfaultfd]" in link
                for link in procstate.capture(child).fds.values())  # fmt: skip
+
+
+def test_a_child_that_inherits_and_the_engine_is_killed(targets, out):
+    """What it has inherited was never used: the kernel lets the target go."""
+    target = targets.start(["/usr/bin/python3", "-c", HEIR], "^ready$")
+    with cli.Running("dump", "--pid", target.pid, "--out", out,
+                     exe=inject.program(),
+                     env={"SNAPUFFD_INJECT": "infect-take-uffd:stall=1"},
+                     ) as dump:  # fmt: skip
+        assert dump.hold_when_armed(target.pid)
+        os.kill(dump.engine(), signal.SIGKILL)
+        assert dump.wait().code == -signal.SIGKILL
+    assert_has_heir(target)
     process.assert_clean(target.pid)
 
 

@@ -100,11 +100,13 @@ class Running:
     for as long as a test needs.
     """
 
-    def __init__(self, *args, stdout=subprocess.PIPE, prefix=()):
-        self.argv = [*map(str, prefix), program(), *arguments(args)]
+    def __init__(self, *args, stdout=subprocess.PIPE, prefix=(), exe=None,
+                 env=None):  # fmt: skip
+        self.argv = [*map(str, prefix), str(exe or program()), *arguments(args)]
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL,
             stdout=stdout, stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
         )  # fmt: skip
         self._engine = None
 
