@@ -14,8 +14,9 @@
 #include "sys/procstat.h"
 #include "target/restart.h"
 
-/* How long a failed freeze goes on to look after those that may stand. */
-#define MEND_NS 20000000
+/* How long a failed freeze goes on to look after those that were told to stop
+ * and have not yet. They run, so this costs the target nothing. */
+#define MEND_NS 2000000000
 
 static void *tracer_main(void *data)
 {
@@ -290,6 +291,15 @@ static int read_thread(struct tracer *tracer, struct tracer_thread *thread)
 		 : 0;
 }
 
+/* Lets go one that stands and is of no use; it does not see that it stood. */
+static void leave(pid_t tid, const struct ptrace_stop *stop)
+{
+	if (stop->kind == PTRACE_STOP_GONE)
+		return;
+	restart_mend(tid);
+	ptrace_detach(tid, stop->kind == PTRACE_STOP_SIGNAL ? stop->sig : 0);
+}
+
 /* Hands on the signals that arrive before it stops for us. -EAGAIN: it has not
  * yet. */
 static int look_for_stop(struct tracer *tracer, struct tracer_thread *thread)
@@ -299,9 +309,13 @@ static int look_for_stop(struct tracer *tracer, struct tracer_thread *thread)
 
 	for (;;) {
 		r = ptrace_look(thread->tid, &stop);
-		INJECT_INTO(r, "freeze-wait-done");
 		if (r)
 			break;
+		r = INJECT("freeze-wait-done");
+		if (r) {
+			leave(thread->tid, &stop);
+			break;
+		}
 		switch (stop.kind) {
 		case PTRACE_STOP_GONE:
 			return 0;
@@ -391,27 +405,39 @@ static int wait_for_stops(struct tracer *tracer, size_t first)
 	}
 }
 
-/* The freeze has failed. Those that were not waited for stand by now, or soon;
- * they, too, must not see why. */
+static void detach_standing(const struct tracer *tracer)
+{
+	for (size_t i = 0; i < tracer->n_threads; i++)
+		if (tracer->threads[i].stands)
+			ptrace_detach(tracer->threads[i].tid, 0);
+}
+
+/*
+ * The freeze has failed. Who stands is let go first. Those that were not waited
+ * for stop soon, or when they get a processor; they, too, must not see why. Who
+ * is gone, or let go already, gives an error.
+ */
 static void mend_the_rest(struct tracer *tracer, size_t first)
 {
 	uint64_t deadline = now_ns() + MEND_NS;
+	unsigned n_looks = 0;
+	bool more;
 
-	for (size_t i = first; i < tracer->n_threads; i++) {
-		struct tracer_thread *thread = &tracer->threads[i];
-		struct ptrace_stop stop;
+	detach_standing(tracer);
+	do {
+		more = false;
+		for (size_t i = first; i < tracer->n_threads; i++) {
+			pid_t tid = tracer->threads[i].tid;
+			struct ptrace_stop stop;
+			int r = ptrace_look(tid, &stop);
 
-		if (thread->stands ||
-		    ptrace_wait(thread->tid, deadline, &stop) ||
-		    stop.kind == PTRACE_STOP_GONE)
-			continue;
-		restart_mend(thread->tid);
-		/* One that is to get a signal is let go at once, with it. */
-		if (stop.kind == PTRACE_STOP_SIGNAL)
-			ptrace_detach(thread->tid, stop.sig);
-		else
-			thread->stands = true;
-	}
+			if (!r)
+				leave(tid, &stop);
+			more |= r == -EAGAIN;
+		}
+		if (more)
+			ptrace_wait_a_little(&n_looks);
+	} while (more && now_ns() < deadline);
 }
 
 static int stop_from(struct tracer *tracer, size_t first)
@@ -429,9 +455,7 @@ static int stop_from(struct tracer *tracer, size_t first)
 static void let_go(struct tracer *tracer)
 {
 	INJECT_HERE("thaw");
-	for (size_t i = 0; i < tracer->n_threads; i++)
-		if (tracer->threads[i].stands)
-			ptrace_detach(tracer->threads[i].tid, 0);
+	detach_standing(tracer);
 	INJECT_HERE("thaw-done");
 }
 
