@@ -88,6 +88,16 @@ def capture(pid):
     return ProcState(pid, _fds(pid), _mappings(pid), _threads(pid))
 
 
+# Of a thread that the C library is about to start: no program can block the
+# two signals that are the library's own.
+_ALL_BLOCKED = "fffffffffffbfeff"
+
+
+def _starting(state):
+    return any(thread.get("SigBlk") == _ALL_BLOCKED
+               for thread in state.threads.values())  # fmt: skip
+
+
 def settled(pid, patience=5.0):
     """The state once it keeps still: a program that is just being loaded, or a
     QEMU whose monitor just lost its client, is not."""
@@ -96,7 +106,8 @@ def settled(pid, patience=5.0):
     while True:
         time.sleep(0.1)
         now = capture(pid)
-        if not changes(before, now) or time.monotonic() > deadline:
+        still = not changes(before, now) and not _starting(now)
+        if still or time.monotonic() > deadline:
             return now
         before = now
 
