@@ -57,9 +57,9 @@ def images(place, name="vm"):
                   if not p.name.startswith("."))  # fmt: skip
 
 
-def fill(place, n=2, name="vm"):
+def fill(place, n=2, name="vm", year=2020):
     """Images of earlier nights."""
-    old = [f"2020010{i + 1}T000000Z" for i in range(n)]
+    old = [f"{year}010{i + 1}T000000Z" for i in range(n)]
     (place / name).mkdir(parents=True, mode=0o700)
     for image in old:
         (place / name / image).mkdir()
@@ -76,6 +76,42 @@ def test_keeps_n(fake, tmp_path):
     left = images(place)
     assert len(left) == 2 and left[0] == old[-1] and STAMP.fullmatch(left[1])
     assert not list((place / "vm").glob(".remove-*"))
+
+
+def test_the_new_one_stays_whatever_the_clock_says(fake, tmp_path):
+    place = tmp_path / "images"
+    future = fill(place, 3, year=2090)
+    assert rotate(fake, place, "vm").returncode == 0
+    left = images(place)
+    assert len(left) == 2 and left[0] < "2090" and left[1] == future[-1]
+
+
+def test_a_torn_list(fake, tmp_path):
+    """The end of its last line is missing: the disk was full."""
+    place = tmp_path / "images"
+    fill(place, 2)
+    made = place / "vm" / ".made"
+    made.write_text(made.read_text()[:-3])
+    assert rotate(fake, place, "vm").returncode == 0
+    new = images(place)[-1]
+    assert new in made.read_text().splitlines()
+
+
+def test_environment_is_no_name(fake, tmp_path):
+    assert rotate(fake, tmp_path, "vm", decoded="evil").returncode == 0
+    assert len(images(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("option", ["--out=/x", "--ou", "--disks=overlay",
+                                    "--disks"])  # fmt: skip
+def test_options_that_are_refused(fake, tmp_path, option):
+    done = subprocess.run(
+        [*command(tmp_path / "images", "vm"), "--", option, "x"],
+        env={**os.environ, "SNAPUFFD": str(fake)}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and option in done.stderr
+    assert not (tmp_path / "images").exists()
 
 
 def test_what_others_made_stays(fake, tmp_path):
@@ -163,6 +199,11 @@ def test_odd_names(fake, tmp_path, name, escaped):
     assert rotate(fake, tmp_path, escaped, "--escaped").returncode == 0
     assert len(images(tmp_path, name)) == 1
     assert not list(tmp_path.glob("**/x"))
+
+
+def test_no_name_has_a_nul(fake, tmp_path):
+    done = rotate(fake, tmp_path / "images", r"a\x00b", "--escaped")
+    assert done.returncode == 2 and not (tmp_path / "images").exists()
 
 
 def test_a_real_domain(guest_files, tmp_path):
