@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -60,16 +59,6 @@ static bool has_pidfd_of(int proc_fd, pid_t pid)
 	return false;
 }
 
-static bool run_the_same_program(int proc_fd, pid_t pid)
-{
-	_cleanup_close_ int other_fd = procfs_open(pid);
-	struct stat one, other;
-
-	return other_fd >= 0 && !fstatat(proc_fd, "exe", &one, 0) &&
-	       !fstatat(other_fd, "exe", &other, 0) &&
-	       one.st_dev == other.st_dev && one.st_ino == other.st_ino;
-}
-
 static void look_at(pid_t pid, pid_t target, struct former *former)
 {
 	_cleanup_close_ int proc_fd = procfs_open(pid);
@@ -87,8 +76,8 @@ static void look_at(pid_t pid, pid_t target, struct former *former)
 		return;
 	*former = (struct former){
 		.pid = pid,
-		.is_over =
-			is_keeper || !run_the_same_program(proc_fd, stat.ppid),
+		.is_over = is_keeper ||
+			   !procfs_runs_program_of(proc_fd, stat.ppid),
 	};
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "qemu/domain_xml.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <libxml/parser.h>
 #include <libxml/tree.h>
@@ -14,6 +13,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/util.h"
+#include "sys/dynlib.h"
 
 #define QEMU_NAMESPACE "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -54,23 +54,18 @@ struct domain_xml {
 static int load_library(struct library *lib)
 {
 	/* The second is libxml2 2.14. */
-	void *handle = dlopen("libxml2.so.2", RTLD_NOW)
-			       ?: dlopen("libxml2.so.16", RTLD_NOW);
-	bool whole = handle;
+	static const char *const files[] = { "libxml2.so.2", "libxml2.so.16",
+					     NULL };
+#define SYMBOL(name) { #name, &lib->name },
+	const struct dynlib_symbol symbols[] = { SYMBOLS(SYMBOL) };
+#undef SYMBOL
+	const char *why = dynlib_load(files, symbols, ARRAY_SIZE(symbols));
 
-#define LOAD(name)                                                  \
-	do {                                                        \
-		void *symbol = whole ? dlsym(handle, #name) : NULL; \
-		memcpy(&lib->name, &symbol, sizeof(symbol));        \
-		whole = symbol;                                     \
-	} while (0);
-	SYMBOLS(LOAD)
-#undef LOAD
-	if (whole)
+	if (!why)
 		return 0;
 	log_error(
 		"--domain: libxml2 cannot be loaded: %s; install it (Debian: libxml2)",
-		dlerror());
+		why);
 	return RESULT_UNSUPPORTED;
 }
 

@@ -19,8 +19,6 @@
 /* Where virDomainQemuMonitorCommandWithFiles() came, 8.2.0. */
 #define LIBVIRT_VERSION_NEEDED 8002000ul
 
-#define DEFAULT_URI "qemu:///system"
-
 /* What is used of libvirt.so.0 and libvirt-qemu.so.0. */
 struct library {
 	void *handle, *qemu_handle;
@@ -124,21 +122,13 @@ static void keep_error(struct libvirt *libvirt)
 			*c = ' ';
 }
 
-/* "qemu+ssh://user@host/system": between "//" and the next '/' is a host. */
-static bool is_remote(const char *uri)
-{
-	const char *host = strstr(uri, "://");
-
-	return host && host[3] != '/' && host[3];
-}
-
 static int open_connection(struct libvirt *libvirt)
 {
 	struct library *lib = &libvirt->lib;
 	unsigned long version;
 	const char *type;
 
-	if (is_remote(libvirt->uri)) {
+	if (libvirt_is_remote(libvirt->uri)) {
 		log_error(
 			"--connect %s: that is another host's libvirt; a process can only be dumped on its own host, so run snapuffd there",
 			libvirt->uri);
@@ -218,7 +208,7 @@ int libvirt_open(const char *uri, const char *domain, struct libvirt **out)
 
 	if (!uri)
 		uri = getenv("LIBVIRT_DEFAULT_URI");
-	if (!libvirt || !(libvirt->uri = strdup(uri ?: DEFAULT_URI)))
+	if (!libvirt || !(libvirt->uri = strdup(uri ?: LIBVIRT_DEFAULT_URI)))
 		return log_errno(-ENOMEM, "--domain: %m");
 	r = load_library(&libvirt->lib);
 	if (r)

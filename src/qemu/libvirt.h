@@ -8,7 +8,20 @@
  * this belongs into a process of its own (qemu/courier.h).
  */
 
+#include <stdbool.h>
+#include <string.h>
+
 #include "base/cleanup.h"
+
+#define LIBVIRT_DEFAULT_URI "qemu:///system"
+
+/* "qemu+ssh://user@host/system": between "//" and the next '/' is a host. */
+static inline bool libvirt_is_remote(const char *uri)
+{
+	const char *host = strstr(uri, "://");
+
+	return host && host[3] != '/' && host[3];
+}
 
 struct libvirt;
 

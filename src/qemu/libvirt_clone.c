@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "qemu/libvirt_clone.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libvirt/libvirt.h>
@@ -15,9 +14,10 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "base/text.h"
 #include "base/util.h"
-
-#define DEFAULT_URI "qemu:///system"
+#include "qemu/libvirt.h"
+#include "sys/dynlib.h"
 
 /* What is used of libvirt.so.0. */
 #define SYMBOLS(X)                   \
@@ -42,22 +42,17 @@ struct host {
 
 static int load_library(struct host *host)
 {
-	void *handle = dlopen("libvirt.so.0", RTLD_NOW);
-	bool whole = handle;
+	static const char *const files[] = { "libvirt.so.0", NULL };
+#define SYMBOL(name) { #name, &host->name },
+	const struct dynlib_symbol symbols[] = { SYMBOLS(SYMBOL) };
+#undef SYMBOL
+	const char *why = dynlib_load(files, symbols, ARRAY_SIZE(symbols));
 
-#define LOAD(name)                                                  \
-	do {                                                        \
-		void *symbol = whole ? dlsym(handle, #name) : NULL; \
-		memcpy(&host->name, &symbol, sizeof(symbol));       \
-		whole = symbol;                                     \
-	} while (0);
-	SYMBOLS(LOAD)
-#undef LOAD
-	if (whole)
+	if (!why)
 		return 0;
 	log_error(
 		"--domain: libvirt's client library cannot be loaded: %s; install it (Debian: libvirt0)",
-		dlerror());
+		why);
 	return RESULT_UNSUPPORTED;
 }
 
@@ -68,29 +63,22 @@ static void ignore_error(void *opaque, virErrorPtr error)
 	(void)error;
 }
 
-/* One line, whatever libvirt says. */
+/* One line, whatever libvirt says; to be freed. */
 static char *last_error(const struct host *host)
 {
-	char *text = strdup(host->virGetLastErrorMessage());
-
-	for (char *c = text; c && *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = ' ';
-	return text;
+	return text_make_printable(strdup(host->virGetLastErrorMessage()));
 }
 
 static int open_connection(struct host *host, const char *uri)
 {
 	_cleanup_free_ char *error = NULL;
-	const char *remote, *type;
+	const char *type;
 	int r = load_library(host);
 
 	if (r)
 		return r;
-	uri = uri ?: getenv("LIBVIRT_DEFAULT_URI") ?: DEFAULT_URI;
-	/* "qemu+ssh://user@host/system": between "//" and the next '/'. */
-	remote = strstr(uri, "://");
-	if (remote && remote[3] && remote[3] != '/') {
+	uri = uri ?: getenv("LIBVIRT_DEFAULT_URI") ?: LIBVIRT_DEFAULT_URI;
+	if (libvirt_is_remote(uri)) {
 		log_error(
 			"--connect %s: that is another host's libvirt, which does not see the image; run snapuffd there",
 			uri);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -75,25 +74,16 @@ static bool has_one(int proc_fd, pid_t pid, const int *uffds, size_t n)
 	return false;
 }
 
-static bool is_ours(int proc_fd, const struct stat *self)
-{
-	struct stat exe;
-
-	return !fstatat(proc_fd, "exe", &exe, 0) &&
-	       exe.st_dev == self->st_dev && exe.st_ino == self->st_ino;
-}
-
 int heirs_find(const int *uffds, size_t n, const struct heirs_mark *mark,
 	       pid_t *heir)
 {
 	_cleanup_closedir_ DIR *dir = NULL;
 	struct dirent *entry;
-	struct stat self;
 
 	if (mark->last_pid >= 0 && read_last_pid() == mark->last_pid)
 		return 0;
 	dir = opendir("/proc");
-	if (!dir || stat("/proc/self/exe", &self))
+	if (!dir)
 		return -errno;
 	while ((entry = readdir(dir))) {
 		pid_t pid = atoi(entry->d_name);
@@ -102,7 +92,8 @@ int heirs_find(const int *uffds, size_t n, const struct heirs_mark *mark,
 
 		if (proc_fd < 0 || procstat_read(proc_fd, 0, &stat) ||
 		    stat.started_ns < mark->started_ns ||
-		    is_ours(proc_fd, &self) || !has_one(proc_fd, pid, uffds, n))
+		    procfs_runs_program_of(proc_fd, getpid()) ||
+		    !has_one(proc_fd, pid, uffds, n))
 			continue;
 		*heir = pid;
 		return 1;

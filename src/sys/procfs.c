@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -31,6 +32,16 @@ int procfs_open(pid_t pid)
 	if (fd < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
 	return fd;
+}
+
+bool procfs_runs_program_of(int proc_fd, pid_t pid)
+{
+	_cleanup_close_ int other_fd = procfs_open(pid);
+	struct stat one, other;
+
+	return other_fd >= 0 && !fstatat(proc_fd, "exe", &one, 0) &&
+	       !fstatat(other_fd, "exe", &other, 0) &&
+	       one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
 /* The value of "Field:\t…" in a status-like text, or NULL. */

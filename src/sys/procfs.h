@@ -46,6 +46,9 @@ struct proc_maps {
 /* Returns a descriptor of /proc/PID, or -ESRCH, or -errno. */
 int procfs_open(pid_t pid);
 
+/* Whether it runs the same file as process `pid`, and both are there. */
+bool procfs_runs_program_of(int proc_fd, pid_t pid);
+
 int procfs_read_status(int proc_fd, struct proc_status *status);
 
 /* The same of one thread. */
